@@ -1,0 +1,91 @@
+"""What a REPL is to the interpreter.
+
+A REPL is a session of one frame: variables survive from cell to cell, also across a cell that
+raised. Code in it is a coroutine of the machine: when it asks the host something, `start` and
+`resume` return `Paused`, and the cell goes on when it is resumed with the outcomes.
+
+Calls that only read the context (`peek`, `ctx.find` ...) are answered by the backend itself.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlm_fsm.errors import RLMError, UsageError
+from rlm_fsm.values import CodeResult, HostCall, ReadResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """The cell waits for the outcomes of `calls`."""
+
+    calls: tuple[HostCall, ...]
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The outcome of one host call, as text: what a paused cell is resumed with."""
+
+    kind: str
+    """``text``, ``error`` or ``limit``, as in `rlm_fsm.values.Outcome`."""
+    text: str
+    """The answer, or the message of the error."""
+
+
+class Repl(Protocol):
+    """One session. Not for concurrent use: one cell at a time."""
+
+    async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
+        """Run a cell until it pauses or ends. `watch` names variables wanted with the result."""
+        ...
+
+    async def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
+        """Go on with the paused cell; one answer per call, in their order."""
+        ...
+
+    async def read(self, name: str) -> ReadResult:
+        """A variable as text, for a final answer."""
+        ...
+
+    async def close(self) -> None:
+        """End the session and everything it started. Safe to call twice, and in mid-cell."""
+        ...
+
+
+class ReplUnavailable(RLMError):
+    """No session could be had: the backend's process did not start, or isn't installed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplLimits:
+    """What a cell may use."""
+
+    cell_timeout_s: float = 30.0
+    """Seconds of computing per cell. Time spent waiting for subcalls isn't counted."""
+    memory_bytes: int = 1 << 30
+    """Memory beyond the context."""
+    output_chars: int = 1_000_000
+    """Characters of output kept per cell. What the model is shown is the profile's choice."""
+
+    def __post_init__(self) -> None:
+        if not self.cell_timeout_s > 0:
+            raise UsageError(
+                f"ReplLimits(cell_timeout_s={self.cell_timeout_s!r}): give seconds above 0"
+            )
+        if self.memory_bytes < 16 << 20:
+            raise UsageError(
+                f"ReplLimits(memory_bytes={self.memory_bytes!r}): give at least 16 MiB (1 << 24)"
+            )
+        if self.output_chars < 1:
+            raise UsageError(f"ReplLimits(output_chars={self.output_chars!r}): give 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplSettings:
+    """What a session's functions need to know of the run."""
+
+    limits: ReplLimits = ReplLimits()
+    parallel_subcalls: bool = False
+    """Whether `ask_chunks` and `llm_query_batch` are parallel unless told otherwise."""
+    max_value_chars: int = 16 << 20
+    """Longest variable that `read` and `watch` hand over."""

@@ -1,0 +1,81 @@
+"""Every request that the core makes of the world, in the imperative, one frozen class each.
+
+Effects hold references to texts (`TextRef`), so that they are small, can be compared and hashed.
+The interpreter starts them in the order in which `step` returned them, and only after the events
+that caused them are durable. Each ends in exactly one outcome event:
+
+| effect | ends in |
+|---|---|
+| `CallModel` | `ModelReplied` or `ModelFailed` |
+| `RunCode`, `ResumeCode` | `CodePaused`, `CodeExecuted` or `ReplFailed` |
+| `ReadVariable` | `VariableRead` or `ReplFailed` |
+| `Record` | its own event, in the commit of the event that caused it |
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rlm_fsm.event import Derived
+from rlm_fsm.ids import CallId, FrameId
+from rlm_fsm.values import Outcome, TextRef
+
+Purpose = Literal["turn", "closing", "subcall"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallModel:
+    """Ask a model. Costs money: always announced by a recorded `EffectStarted`."""
+
+    frame: FrameId
+    call_id: CallId
+    purpose: Purpose
+    """``turn`` of a frame, its ``closing`` turn, or a plain ``subcall`` of its code."""
+    prompt: TextRef
+    """A turn: the digest and size of the messages, see `history.messages`.
+    A subcall: the prompt that the code passed."""
+    max_tokens: int
+    """Completion limit in tokens."""
+    adapter: str
+    """Which of the run's adapters: ``root``, ``subcall``, or a name that code asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCode:
+    """Run a cell in the frame's REPL. Free and repeatable."""
+
+    frame: FrameId
+    call_id: CallId
+    code: str
+    watch: tuple[str, ...] = ()
+    """Variables whose values are wanted back with the result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeCode:
+    """Hand the outcomes of its host calls to a paused cell."""
+
+    frame: FrameId
+    call_id: CallId
+    outcomes: tuple[Outcome, ...]
+    """In the order of the calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadVariable:
+    """Read a variable of the frame's REPL for a final answer."""
+
+    frame: FrameId
+    call_id: CallId
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Append an event that the reducer derived, in the commit of the event that caused it."""
+
+    event: Derived
+
+
+Effect = CallModel | RunCode | ResumeCode | ReadVariable | Record
+EFFECTS: tuple[type[Effect], ...] = (CallModel, RunCode, ResumeCode, ReadVariable, Record)
+"""Every kind."""

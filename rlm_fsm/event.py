@@ -1,0 +1,235 @@
+"""Every fact that can happen in a run, in the past tense, one frozen class each.
+
+Rules:
+
+1. An event holds what the world answered, never what the state already knows.
+   No full prompt stands in an event; a cell's code doesn't either (the reply holds it).
+2. Events carry texts; the codec moves long ones to blobs on the way to disk.
+3. Two kinds. *Outcomes* come from the world. *Derived* events (`DERIVED`) are decided by the
+   reducer itself and appended in the same commit as the event that caused them: an intent,
+   a guard's refusal, a limit, the end. They are facts of the log like any other, and a log in
+   which they differ from what the reducer derives has diverged.
+4. A field is never removed or given another meaning: raise the kind's version in
+   `codec.VERSIONS` and add an upcaster.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlm_fsm.ids import ROOT, CallId, FrameId
+from rlm_fsm.options import Options
+from rlm_fsm.values import CodeError, ContextInfo, HostCall, Usage
+
+Status = Literal["running", "finished", "partial", "failed", "cancelled"]
+"""How a run stands; see `RunFinished.status`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A run was asked for. The first event of every run."""
+
+    query: str
+    """The question."""
+    context: ContextInfo
+    """What is known of the context; the text itself is the shell's."""
+    options: Options
+    """Everything that decides the run, so that a resumed run needs nothing else."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What ran it, for people: versions, models, REPL backend and its active isolation."""
+    frame: FrameId = ROOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectStarted:
+    """An effect that costs money or touches the world is about to start. Derived."""
+
+    frame: FrameId
+    call_id: CallId
+    effect: str
+    """Kind of the effect, such as ``CallModel``."""
+    effect_hash: str
+    """`codec.effect_hash` of the whole effect: replay compares it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReplied:
+    """A model call ended with a reply."""
+
+    frame: FrameId
+    """The frame that asked: the one whose turn it is, or the one whose code made the call."""
+    call_id: CallId
+    text: str
+    """The visible reply, whole."""
+    usage: Usage = Usage()
+    model_id: str | None = None
+    """The model as the provider names it."""
+    finish_reason: str | None = None
+    """``stop``, ``length``, ``content_filter`` or what else the provider said."""
+    reasoning: str | None = None
+    """Reasoning that the provider returned apart from the reply: stored, never parsed."""
+    cost_usd: float | None = None
+    """What the call cost, if known; never a guess."""
+    request_id: str | None = None
+    """The provider's name for the call."""
+    cache_hit: bool = False
+    """True when a cache answered: nothing was spent."""
+    elapsed_s: float = 0.0
+    """Seconds from the start of the call to its outcome."""
+    clock_s: float = 0.0
+    """Seconds that this run has been worked on when the outcome arrived."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFailed:
+    """A model call ended without a reply, after the adapter's own retries."""
+
+    frame: FrameId
+    call_id: CallId
+    error: str
+    """What kind of failure: ``auth``, ``rate_limit``, ``timeout``, ``connection``, ``server``,
+    ``bad_request``, ``bad_response`` or ``adapter``."""
+    message: str
+    """The provider's own words, without any key."""
+    status: int | None = None
+    """HTTP status, if there was one."""
+    elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodePaused:
+    """A cell asks the host something and waits."""
+
+    frame: FrameId
+    call_id: CallId
+    """The cell."""
+    calls: tuple[HostCall, ...]
+    """What it asks, in order; the outcomes go back in the same order."""
+    parallel: bool = True
+    """False: one after the other, since the code asked for that."""
+    elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeExecuted:
+    """A cell ended, by finishing or by raising."""
+
+    frame: FrameId
+    call_id: CallId
+    stdout: str = ""
+    """What it printed, up to the REPL's limit."""
+    stdout_chars: int = 0
+    """How much it printed in all."""
+    error: CodeError | None = None
+    watched: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Watched variables that exist and are not empty, as text."""
+    repl_lost: bool = False
+    """True when the REPL died with the cell: its variables are gone."""
+    elapsed_s: float = 0.0
+    """Seconds of computing since the cell was started or resumed."""
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplFailed:
+    """No REPL could be had: not the model's fault, and nothing that it could mend."""
+
+    frame: FrameId
+    call_id: CallId
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableRead:
+    """A variable was read for a final answer."""
+
+    frame: FrameId
+    call_id: CallId
+    name: str
+    text: str | None = None
+    """The value as Python prints it; None when it is missing or can't be read."""
+    error: str | None = None
+    """Why it can't be read, when it exists."""
+    names: tuple[str, ...] = ()
+    """The user's variables, when `text` is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardTripped:
+    """A reply or an answer was refused, with a reason for the model. Derived."""
+
+    frame: FrameId
+    guard: str
+    """Name of the guard, see `guards`."""
+    reason: str
+    """What the model is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReached:
+    """A frame may not take another turn. Derived."""
+
+    frame: FrameId
+    limit: str
+    """Name of the limit, a field of `Policy` or ``recursive_subcall_max_steps``."""
+    allowed: float
+    used: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """Somebody stopped the run."""
+
+    reason: str
+    frame: FrameId = ROOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The run ended. Derived."""
+
+    status: Status
+    """``finished``: answered. ``partial``: a limit was reached, the answer is the best so far.
+    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it."""
+    output: str = ""
+    """The answer; for ``failed`` and ``cancelled`` the best there was."""
+    limit: str | None = None
+    """The limit that ended it, for ``partial``, and for ``failed`` by a limit."""
+    error: str | None = None
+    """What ended it, for ``failed`` and ``cancelled``."""
+    frame: FrameId = ROOT
+
+
+Derived = EffectStarted | GuardTripped | LimitReached | RunFinished
+Event = (
+    RunStarted
+    | ModelReplied
+    | ModelFailed
+    | CodePaused
+    | CodeExecuted
+    | ReplFailed
+    | VariableRead
+    | Cancelled
+    | Derived
+)
+
+DERIVED: tuple[type[Derived], ...] = (EffectStarted, GuardTripped, LimitReached, RunFinished)
+"""Kinds that only the reducer makes."""
+
+EVENTS: tuple[type[Event], ...] = (
+    RunStarted,
+    EffectStarted,
+    ModelReplied,
+    ModelFailed,
+    CodePaused,
+    CodeExecuted,
+    ReplFailed,
+    VariableRead,
+    GuardTripped,
+    LimitReached,
+    Cancelled,
+    RunFinished,
+)
+"""Every kind, in the order of a run's life."""

@@ -1,0 +1,63 @@
+"""Everything that decides a run besides its question, context and adapters.
+
+Recorded in `RunStarted`, so that a run that is resumed, replayed or forked needs nothing that
+its log doesn't hold. Plain data only: adapters, REPL objects and listeners belong to the shell.
+"""
+
+from dataclasses import dataclass, field
+
+from rlm_fsm.policy import Policy
+from rlm_fsm.prompts import PYRLM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The recorded half of `RLM`'s keyword arguments; the meanings are those of `RLM`."""
+
+    policy: Policy = field(default_factory=Policy)
+    profile: str = "pyrlm"
+    """Protocol profile: prompts, fences, bound names, truncation."""
+    max_tokens: int = 512
+    """Completion limit of a root turn, in tokens."""
+    subcall_max_tokens: int = 256
+    """Completion limit of a subcall, unless the code gives its own."""
+    system_prompt: str = PYRLM.system
+    subcall_system_prompt: str = PYRLM.subcall_system
+    recursive_subcall_system_prompt: str = PYRLM.recursive_system
+    system_prompt_supplement: str = ""
+    """Text put after the system prompt."""
+    conversation_history: bool = True
+    """False: each turn sees only the task and the newest result."""
+    max_history_tokens: int = 0
+    """Estimated tokens of history to send; 0 for all. System, task and newest result stay."""
+    repl_backend: str = "python"
+    """Name of the REPL backend, for the log."""
+    recursive_subcalls: bool = False
+    """Whether a plain subcall becomes a run of its own."""
+    max_recursion_depth: int = 2
+    recursive_subcall_max_steps: int = 3
+    """Turns of each recursive sub-run."""
+    parallel_subcalls: bool = False
+    """Whether `ask_chunks` and `llm_query_batch` are parallel unless told otherwise."""
+    max_concurrent_subcalls: int = 10
+    """Model calls below the root in flight at once, for the whole tree."""
+    require_repl_before_final: bool = False
+    require_subcall_before_final: bool = False
+    min_steps: int = 0
+    """Turns before an answer is accepted."""
+    invalid_response_limit: int | None = None
+    """Invalid replies in a row before the run gives up."""
+    repl_error_limit: int | None = None
+    """Cells that raised, in all, before the run gives up."""
+    auto_finalize_var: str | None = None
+    """The run ends when this variable is set and not empty, and its cell did not raise."""
+    auto_finalize_min_length: int = 0
+    """Characters below which the variable doesn't count yet."""
+
+    @property
+    def depth_limit(self) -> int:
+        """Deepest frame that may be opened; 0 when only explicit sub-runs are asked for and none
+        is allowed."""
+        own = self.max_recursion_depth if self.recursive_subcalls else self.policy.max_recursion_depth
+        cap = self.policy.max_recursion_depth
+        return min(own, cap) if cap > 1 else own

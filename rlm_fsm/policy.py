@@ -1,0 +1,170 @@
+"""Limits of a run and the arithmetic of budgets.
+
+`Policy` is what may be spent, `Spent` what was spent and what is set aside for calls in flight.
+Both are immutable; a policy serves any number of runs.
+
+Rules:
+
+1. Limits hold for the whole tree of frames. Every call is reserved before it starts, with an
+   estimate, and settled when it ends, with its bill: sequential, parallel and recursive alike.
+2. A call may start only when everything spent and reserved, itself included, is within the limits.
+   So a limit is overshot by no more than the difference between estimates and bills.
+3. What is left never rises, except by settling: a bill below its estimate gives the difference
+   back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from rlm_fsm.errors import UsageError
+from rlm_fsm.values import Usage, estimate_tokens
+
+OnLimit = Literal["finalize", "raise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run may spend. `None` means no limit. Bad values raise `UsageError`."""
+
+    max_steps: int = 40
+    """Turns of the root frame. 0 makes no model call. (The seed runtime's default.)"""
+    max_subcalls: int = 200
+    """Subcalls made by code anywhere in the tree, identical prompts of a batch counted once."""
+    max_recursion_depth: int = 1
+    """Depth of recursive sub-runs. 1 leaves it to the run's own option; more caps both."""
+    max_total_tokens: int | None = 200_000
+    """Tokens of all calls of the tree, prompts and completions."""
+    max_subcall_tokens: int | None = None
+    """Tokens of all calls below the root's own turns."""
+    max_cost_usd: float | None = None
+    """Cost of all calls in USD, where it is known."""
+    max_seconds: float | None = None
+    """Seconds of work on the run, waiting included, over all processes that led it."""
+    on_limit: OnLimit = "finalize"
+    """``finalize``: a last call for the best answer. ``raise``: a `PolicyError` that carries it."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "on_limit":
+                if value not in ("finalize", "raise"):
+                    raise UsageError(
+                        f"Policy(on_limit={value!r}): choose 'finalize' or 'raise'"
+                    )
+            elif value is None:
+                if item.name in _REQUIRED:
+                    raise UsageError(f"Policy({item.name}=None): give a whole number, 0 or more")
+            elif (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not value >= 0
+                or (item.name in _WHOLE and not isinstance(value, int))
+            ):
+                kind = "a whole number" if item.name in _WHOLE else "a number"
+                raise UsageError(f"Policy({item.name}={value!r}): give {kind}, 0 or more")
+
+
+_REQUIRED = frozenset({"max_steps", "max_subcalls", "max_recursion_depth"})
+_WHOLE = _REQUIRED | {"max_total_tokens", "max_subcall_tokens"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a run has spent so far, and what is reserved for calls in flight."""
+
+    steps: int = 0
+    """Turns that the root has begun."""
+    subcalls: int = 0
+    """Subcalls begun anywhere, sub-runs included."""
+    model_calls: int = 0
+    """Model calls that ended, with a reply or without."""
+    usage: Usage = Usage()
+    """Tokens of all calls that ended."""
+    subcall_tokens: int = 0
+    """The part of them below the root."""
+    cost_usd: float | None = None
+    """Sum of the known costs; None while none is known."""
+    seconds: float = 0.0
+    reserved_tokens: int = 0
+    """Estimates of the calls in flight."""
+    reserved_subcall_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breach:
+    """The first limit that a call would exceed."""
+
+    limit: str
+    """Field of `Policy`."""
+    allowed: float
+    used: float
+    """What would be used with the call, estimates included."""
+
+    def __str__(self) -> str:
+        return f"{self.limit}: {_number(self.used)} of {_number(self.allowed)}"
+
+
+def estimate(prompt_chars: int, max_tokens: int) -> int:
+    """Tokens set aside for a call: its prompt, estimated, and the most that it may generate."""
+    return estimate_tokens(prompt_chars) + max_tokens
+
+
+def reserve(spent: Spent, tokens: int, *, below_root: bool) -> Spent:
+    """Set `tokens` aside for a call that starts."""
+    return replace(
+        spent,
+        reserved_tokens=spent.reserved_tokens + tokens,
+        reserved_subcall_tokens=spent.reserved_subcall_tokens + (tokens if below_root else 0),
+    )
+
+
+def settle(
+    spent: Spent, tokens: int, *, below_root: bool, usage: Usage, cost_usd: float | None
+) -> Spent:
+    """Replace a reservation of `tokens` by the bill of the call that ended."""
+    cost = spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd
+    return replace(
+        spent,
+        model_calls=spent.model_calls + 1,
+        usage=spent.usage + usage,
+        subcall_tokens=spent.subcall_tokens + (usage.total_tokens if below_root else 0),
+        cost_usd=cost,
+        reserved_tokens=spent.reserved_tokens - tokens,
+        reserved_subcall_tokens=spent.reserved_subcall_tokens - (tokens if below_root else 0),
+    )
+
+
+def breach_by_call(policy: Policy, spent: Spent, tokens: int, *, below_root: bool) -> Breach | None:
+    """The first limit that a call estimated at `tokens` would exceed, or None.
+
+    Cost has no estimate without a price list: a run stops once its limit is reached.
+    """
+    return next(_breaches(policy, spent, tokens, below_root), None)
+
+
+def breach_by_subcalls(policy: Policy, spent: Spent, count: int) -> Breach | None:
+    """Whether `count` more subcalls exceed `max_subcalls`."""
+    used = spent.subcalls + count
+    if used > policy.max_subcalls:
+        return Breach(limit="max_subcalls", allowed=policy.max_subcalls, used=used)
+    return None
+
+
+def _breaches(policy: Policy, spent: Spent, tokens: int, below_root: bool) -> Iterator[Breach]:
+    used = spent.usage.total_tokens + spent.reserved_tokens + tokens
+    if policy.max_total_tokens is not None and used > policy.max_total_tokens:
+        yield Breach(limit="max_total_tokens", allowed=policy.max_total_tokens, used=used)
+    if below_root and policy.max_subcall_tokens is not None:
+        used = spent.subcall_tokens + spent.reserved_subcall_tokens + tokens
+        if used > policy.max_subcall_tokens:
+            yield Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
+    cost = spent.cost_usd or 0.0
+    if policy.max_cost_usd is not None and cost >= policy.max_cost_usd:
+        yield Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=cost)
+    if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
+        yield Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

@@ -1,0 +1,228 @@
+"""Frozen values shared by events, effects and state.
+
+Nothing here decides anything. A value that holds a text says whether it holds the text itself
+or a `TextRef`: state and effects carry references, events carry texts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, as 64 hex digits.
+
+    UTF-8 with ``surrogatepass``: models and files do produce lone surrogates, and a text that
+    can't be hashed couldn't be logged.
+    """
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TextRef:
+    """A text by content: what state and effects hold instead of the text."""
+
+    hash: str
+    """SHA-256 of the text, see `text_hash`."""
+    chars: int
+    """Length of the text in characters."""
+
+    @classmethod
+    def of(cls, text: str) -> "TextRef":
+        """The reference of a text."""
+        return cls(text_hash(text), len(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation with a model."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The form that chat endpoints take."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call, as the provider bills them."""
+
+    prompt_tokens: int = 0
+    """Tokens sent, cached ones included."""
+    completion_tokens: int = 0
+    """Tokens generated, reasoning included."""
+    total_tokens: int = 0
+    """Sum as reported; `from_dict` fills it in when it is missing."""
+    cached_tokens: int = 0
+    """The part of `prompt_tokens` that came from the provider's prompt cache."""
+    reasoning_tokens: int = 0
+    """The part of `completion_tokens` that was reasoning."""
+    estimated: bool = False
+    """True when the provider reported nothing and the numbers are a quarter of the characters."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
+
+    def to_dict(self) -> dict[str, int | bool]:
+        """Plain data; `from_dict` is its inverse."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "estimated": self.estimated,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | None) -> "Usage":
+        """Read plain data; missing and null counts are 0, a missing total is the sum."""
+        data = data or {}
+
+        def count(name: str) -> int:
+            value = data.get(name)
+            return int(value) if isinstance(value, int | float) and value > 0 else 0
+
+        prompt, completion = count("prompt_tokens"), count("completion_tokens")
+        return cls(
+            prompt,
+            completion,
+            count("total_tokens") or prompt + completion,
+            count("cached_tokens"),
+            count("reasoning_tokens"),
+            bool(data.get("estimated", False)),
+        )
+
+
+def estimate_tokens(chars: int) -> int:
+    """Tokens that `chars` characters are taken for before a provider counts them.
+
+    A quarter of the characters, at least 1 for a non-empty text: the rule of thumb that the
+    large providers publish for English.
+    """
+    return 0 if chars <= 0 else max(1, chars // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResponse:
+    """What an adapter returns for one call.
+
+    `meta` may hold ``finish_reason`` (``stop``, ``length``, ``content_filter``), ``cost_usd``,
+    ``reasoning``, ``request_id``.
+    """
+
+    text: str
+    usage: Usage
+    model_id: str | None = None
+    meta: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextInfo:
+    """What the core knows of a context: its shape and its name by content, never its text."""
+
+    kind: str
+    """``string`` or ``document_list``; shown to the model."""
+    chars: int
+    """Length of the whole text in characters, separators included."""
+    documents: int
+    """Number of documents; 1 for a plain text."""
+    lengths: tuple[int, ...] = ()
+    """Characters per document, for a list of at most 10; else the first and the last 5."""
+    digest: str = ""
+    """SHA-256 over texts, names and separators: equal digests mean equal contexts."""
+    source: str = "text"
+    """Where it came from: ``text``, ``files`` or ``subcall``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCall:
+    """One question that code asks of the host while its cell is paused."""
+
+    fn: str
+    """The function that the code called, such as ``llm_query`` or ``ask_chunks``; for the trace."""
+    prompt: str
+    """The whole prompt for the sub-model."""
+    question: str | None = None
+    """The question alone, where the function had one: the query of a recursive sub-run."""
+    model: str | None = None
+    """Name of the adapter asked for; None for the run's subcall adapter."""
+    max_tokens: int | None = None
+    """Completion limit in tokens; None for the run's `subcall_max_tokens`."""
+    recursive: bool | None = None
+    """True or False when the function decides (`rlm_query`); None when the run's options do."""
+    dedupe: bool = True
+    """Whether an identical call of the same pause may answer this one too."""
+
+
+OutcomeKind = Literal["text", "error", "limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one host call ended, as its cell will learn it."""
+
+    kind: OutcomeKind
+    """``text``: answered. ``error``: the call failed. ``limit``: a limit forbade it."""
+    text: TextRef | None = None
+    """The answer, for ``text``."""
+    message: str = ""
+    """What went wrong, for the other kinds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeError:
+    """What a cell raised."""
+
+    kind: str
+    """Name of the exception's class."""
+    message: str
+    """`str` of the exception."""
+    traceback: str = ""
+    """Python's rendering, frames of the model's code only, ending with ``kind: message``."""
+
+    def __str__(self) -> str:
+        return self.traceback or (f"{self.kind}: {self.message}" if self.message else self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeResult:
+    """How a cell ended; made by a REPL, carried by `CodeExecuted`."""
+
+    stdout: str = ""
+    """What it printed, echoes of trailing expressions included, up to the REPL's limit."""
+    stdout_chars: int = 0
+    """How much it printed in all; more than `len(stdout)` when the limit cut it."""
+    error: CodeError | None = None
+    watched: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Values of the watched variables that exist and are not empty, as text."""
+    repl_lost: bool = False
+    """True when the session died with the cell, so that its variables are gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResult:
+    """What reading a variable for an answer gave."""
+
+    text: str | None = None
+    """The value as Python prints it; None when there is no such variable or it can't be read."""
+    error: str | None = None
+    """Why it can't be read, when it exists."""
+    names: tuple[str, ...] = ()
+    """The user's variables, when `text` is None: the model is told what it could have meant."""
+
+
+Messages = Sequence[Mapping[str, str]]
+"""What adapters are given: chat messages with ``role`` and ``content``."""
