@@ -199,6 +199,8 @@ class RunFinished:
     """The limit that ended it, for ``partial``, and for ``failed`` by a limit."""
     error: str | None = None
     """What ended it, for ``failed`` and ``cancelled``."""
+    cause: str | None = None
+    """Whose fault, for ``failed``: ``limit``, ``guard``, ``repl``, or a `ModelFailed.error`."""
     frame: FrameId = ROOT
 
 

@@ -6,6 +6,7 @@ its log doesn't hold. Plain data only: adapters, REPL objects and listeners belo
 
 from dataclasses import dataclass, field
 
+from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
 from rlm_fsm.prompts import PYRLM
 
@@ -54,10 +55,36 @@ class Options:
     auto_finalize_min_length: int = 0
     """Characters below which the variable doesn't count yet."""
 
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"{name}={value!r}: give a whole number, {least} or more")
+        if self.auto_finalize_var is not None and not self.auto_finalize_var.isidentifier():
+            raise UsageError(
+                f"auto_finalize_var={self.auto_finalize_var!r}: give the name of a variable"
+            )
+
     @property
     def depth_limit(self) -> int:
-        """Deepest frame that may be opened; 0 when only explicit sub-runs are asked for and none
-        is allowed."""
-        own = self.max_recursion_depth if self.recursive_subcalls else self.policy.max_recursion_depth
+        """Depth of the deepest frame that may be opened; the root's is 0."""
         cap = self.policy.max_recursion_depth
+        own = self.max_recursion_depth if self.recursive_subcalls else cap
         return min(own, cap) if cap > 1 else own
+
+
+_LEAST = {
+    "max_tokens": 1,
+    "subcall_max_tokens": 1,
+    "max_history_tokens": 0,
+    "max_recursion_depth": 0,
+    "recursive_subcall_max_steps": 1,
+    "max_concurrent_subcalls": 1,
+    "min_steps": 0,
+    "invalid_response_limit": 1,
+    "repl_error_limit": 1,
+    "auto_finalize_min_length": 0,
+}
+_OPTIONAL = frozenset({"invalid_response_limit", "repl_error_limit"})

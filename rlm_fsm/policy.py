@@ -49,9 +49,7 @@ class Policy:
             value = getattr(self, item.name)
             if item.name == "on_limit":
                 if value not in ("finalize", "raise"):
-                    raise UsageError(
-                        f"Policy(on_limit={value!r}): choose 'finalize' or 'raise'"
-                    )
+                    raise UsageError(f"Policy(on_limit={value!r}): choose 'finalize' or 'raise'")
             elif value is None:
                 if item.name in _REQUIRED:
                     raise UsageError(f"Policy({item.name}=None): give a whole number, 0 or more")

@@ -172,14 +172,12 @@ OutcomeKind = Literal["text", "error", "limit"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one host call ended, as its cell will learn it."""
+    """How one host call ended, as its cell learns it."""
 
     kind: OutcomeKind
     """``text``: answered. ``error``: the call failed. ``limit``: a limit forbade it."""
-    text: TextRef | None = None
-    """The answer, for ``text``."""
-    message: str = ""
-    """What went wrong, for the other kinds."""
+    text: str
+    """The answer, or what went wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

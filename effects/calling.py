@@ -1,0 +1,124 @@
+"""One model call, from messages to its outcome event. Never raises for a failure of the world."""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from effects.adapters.base import AdapterError, ModelAdapter
+from rlm_fsm.effect import CallModel
+from rlm_fsm.event import ModelFailed, ModelReplied
+from rlm_fsm.values import ModelResponse, Usage, estimate_tokens
+
+TEMPERATURE = 0.0
+"""All calls: the same question should give the same answer."""
+
+
+async def call_model(
+    adapter: ModelAdapter,
+    messages: list[dict[str, str]],
+    effect: CallModel,
+    *,
+    threads: ThreadPoolExecutor | None,
+    elapsed: Callable[[], tuple[float, float]],
+) -> ModelReplied | ModelFailed:
+    """Make the call and classify how it ended. `elapsed` gives its seconds and the run's."""
+    try:
+        response = await _complete(adapter, messages, effect.max_tokens, threads)
+    except AdapterError as error:
+        return _failed(effect, error.kind, str(error), error.status, elapsed())
+    except TimeoutError as error:
+        return _failed(effect, "timeout", str(error) or "timed out", None, elapsed())
+    except Exception as error:  # an adapter of the user's may raise anything
+        return _failed(effect, "adapter", f"{type(error).__name__}: {error}", None, elapsed())
+    problem = _problem(response)
+    if problem:
+        message = f"{type(adapter).__name__} {problem}"
+        return _failed(effect, "adapter", message, None, elapsed())
+    return _replied(effect, response, messages, elapsed())
+
+
+async def _complete(
+    adapter: Any,
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    threads: ThreadPoolExecutor | None,
+) -> ModelResponse:
+    if hasattr(adapter, "acomplete"):
+        response = adapter.acomplete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
+        return await response
+
+    def work() -> ModelResponse:
+        return adapter.complete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
+
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _problem(response: object) -> str | None:
+    """What is wrong with what an adapter returned; a user's adapter isn't trusted blindly."""
+    if not isinstance(response, ModelResponse):
+        return f"returned {type(response).__name__}; it must return a ModelResponse"
+    if not isinstance(response.text, str):
+        return f"returned a ModelResponse whose text is {type(response.text).__name__}, not str"
+    return None
+
+
+def _replied(
+    effect: CallModel,
+    response: ModelResponse,
+    messages: list[dict[str, str]],
+    elapsed: tuple[float, float],
+) -> ModelReplied:
+    meta: Mapping[str, Any] = response.meta or {}
+    return ModelReplied(
+        frame=effect.frame,
+        call_id=effect.call_id,
+        text=response.text,
+        usage=_usage(response, messages),
+        model_id=response.model_id,
+        finish_reason=_text(meta.get("finish_reason")),
+        reasoning=_text(meta.get("reasoning")),
+        cost_usd=_cost(meta.get("cost_usd")),
+        request_id=_text(meta.get("request_id")),
+        elapsed_s=elapsed[0],
+        clock_s=elapsed[1],
+    )
+
+
+def _usage(response: ModelResponse, messages: list[dict[str, str]]) -> Usage:
+    """The reported usage, or an estimate that says so."""
+    usage: object = response.usage
+    if isinstance(usage, Usage) and usage.total_tokens > 0:
+        return usage
+    prompt = estimate_tokens(sum(len(message["content"]) for message in messages))
+    completion = estimate_tokens(len(response.text))
+    return Usage(prompt, completion, prompt + completion, estimated=True)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _cost(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) and value >= 0 else None
+    return None
+
+
+def _failed(
+    effect: CallModel,
+    kind: str,
+    message: str,
+    status: int | None,
+    elapsed: tuple[float, float],
+) -> ModelFailed:
+    return ModelFailed(
+        frame=effect.frame,
+        call_id=effect.call_id,
+        error=kind,
+        message=message,
+        status=status,
+        elapsed_s=elapsed[0],
+        clock_s=elapsed[1],
+    )

@@ -1,0 +1,329 @@
+"""The loop around the machine: event in, append, step, perform, feed back.
+
+It knows how to perform effects and nothing else: what is done next is the reducer's to say.
+
+1. Events that arrive together are stepped one by one, each followed by what it derives, and
+   appended in ONE transaction. Only then do the effects start, in the order of `step`.
+2. Each effect ends in exactly one event. Failures of the world are events; an exception that
+   leaves `drive` is a fault of the log or of ours.
+3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
+4. Resources follow the state: a frame has a REPL from its first cell until the frame is gone.
+   Opening one is free and repeatable, so it is no effect.
+5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
+   stopped, and the cancellation goes on to the caller.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol, assert_never
+
+from effects.adapters.base import ModelAdapter
+from effects.calling import call_model
+from effects.context import Context
+from effects.log.base import EventLog
+from effects.repls.base import Paused, Repl, ReplUnavailable
+from rlm_fsm import history
+from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.event import (
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    Event,
+    ModelFailed,
+    ReplFailed,
+    VariableRead,
+)
+from rlm_fsm.fold import advance
+from rlm_fsm.ids import ROOT, FrameId, RunId
+from rlm_fsm.state import INITIAL, RunState
+from rlm_fsm.values import CodeResult, text_hash
+
+_logger = logging.getLogger("rlm_fsm")
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An event that is durable: what listeners are handed."""
+
+    run_id: RunId
+    seq: int
+    """Position in the run, counted from 1."""
+    event: Event
+
+
+class Listener(Protocol):
+    """Watches a run. It can't change it; its errors are logged and never end the run."""
+
+    def handle(self, event: Appended) -> None:
+        """Called for each event once it is durable, in order, on the run's thread."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Interpreter:
+    """Performs one run."""
+
+    run_id: RunId
+    log: EventLog
+    adapters: Mapping[str, ModelAdapter]
+    """By name; ``root`` and ``subcall`` are always there."""
+    context: Context
+    open_repl: Callable[[Context], Repl]
+    listeners: Sequence[Listener] = ()
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that only ever rise."""
+    events: list[Event] | None = None
+    """If a list is given, every event is kept in it as well."""
+
+    state: RunState = INITIAL
+    _began: float = 0.0
+    _inbox: deque[Event] = field(default_factory=deque[Event])
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _repls: dict[FrameId, Repl] = field(default_factory=dict[FrameId, Repl])
+    _warm: asyncio.Task[None] | None = None
+    _texts: dict[str, str] = field(default_factory=dict[str, str])
+    _sent: dict[FrameId, list[dict[str, str]]] = field(
+        default_factory=dict[FrameId, list[dict[str, str]]]
+    )
+    _threads: ThreadPoolExecutor | None = None
+    _crash: BaseException | None = None
+
+    async def drive(self, first: Event) -> RunState:
+        """Append `first` and go on until the run is over; the last state."""
+        self._began = self.clock() - self.state.spent.seconds
+        try:
+            effects = self._commit([first])
+            self._warm_up()
+            while not self.state.is_over:
+                effects = self._commit(await self._perform_all(effects))
+        except asyncio.CancelledError:
+            self._cancelled()
+            raise
+        finally:
+            await self._release()
+        return self.state
+
+    # -- events ------------------------------------------------------------------------------
+
+    def _commit(self, arrived: Sequence[Event]) -> Sequence[Effect]:
+        """Append events with all that they derive; the effects to start now."""
+        seq = self.state.seq
+        state, events, effects = advance(self.state, arrived)
+        self.log.append(self.run_id, seq, events)
+        self.state = state
+        self._remember(events)
+        self._publish(seq, events)
+        return effects
+
+    def _publish(self, seq: int, batch: Sequence[Event]) -> None:
+        if self.events is not None:
+            self.events += batch
+        for listener in self.listeners:
+            for number, event in enumerate(batch, seq + 1):
+                try:
+                    listener.handle(Appended(self.run_id, number, event))
+                except Exception:
+                    _logger.exception("an event listener failed; the run goes on")
+
+    def _remember(self, batch: Sequence[Event]) -> None:
+        """Keep the prompts of host calls by content: effects name them by hash."""
+        for event in batch:
+            if isinstance(event, CodePaused):
+                for call in event.calls:
+                    self._texts[text_hash(call.prompt)] = call.prompt
+            elif isinstance(event, CodeExecuted) and event.frame == ROOT:
+                self._texts.clear()  # no call and no sub-run outlives the root's cell
+        for frame in [frame for frame in self._repls if frame not in self.state.frames]:
+            self._spawn(self._close_repl(self._repls.pop(frame)))
+            self._sent.pop(frame, None)
+
+    # -- effects -----------------------------------------------------------------------------
+
+    async def _perform_all(self, effects: Sequence[Effect]) -> Sequence[Event]:
+        """Start the effects and wait for at least one outcome."""
+        if len(effects) == 1 and not self._tasks and not self._inbox:
+            return (await self._perform(effects[0]),)
+        for effect in effects:
+            self._spawn(self._feed(effect))
+        while not self._inbox:
+            assert self._tasks, "nothing is in flight, and yet the run isn't over"
+            self._arrived.clear()
+            await self._arrived.wait()
+            if self._crash is not None:
+                raise self._crash
+        arrived = list(self._inbox)
+        self._inbox.clear()
+        return arrived
+
+    async def _feed(self, effect: Effect) -> None:
+        self._inbox.append(await self._perform(effect))
+        self._arrived.set()
+
+    async def _perform(self, effect: Effect) -> Event:
+        """Perform one effect: its one outcome."""
+        began = self.clock()
+        match effect:
+            case CallModel():
+                return await self._call_model(effect, began)
+            case RunCode():
+                return await self._run_code(
+                    effect, began, lambda repl: repl.start(effect.code, effect.watch)
+                )
+            case ResumeCode():
+                return await self._run_code(
+                    effect, began, lambda repl: repl.resume(effect.outcomes)
+                )
+            case ReadVariable():
+                return await self._read(effect)
+            case Record():
+                raise AssertionError("recorded events are appended, not performed")
+            case _:
+                assert_never(effect)
+
+    async def _call_model(self, effect: CallModel, began: float) -> Event:
+        adapter = self.adapters.get(effect.adapter)
+        if adapter is None:
+            known = ", ".join(sorted(self.adapters))
+            return ModelFailed(
+                frame=effect.frame,
+                call_id=effect.call_id,
+                error="bad_request",
+                message=f"there is no model named {effect.adapter!r}; there are: {known}",
+                clock_s=self._clock_s(),
+            )
+        if self._threads is None and not hasattr(adapter, "acomplete"):
+            self._threads = ThreadPoolExecutor(
+                self.state.options.max_concurrent_subcalls + 1, thread_name_prefix="rlm-adapter"
+            )
+        return await call_model(
+            adapter,
+            self._messages(effect),
+            effect,
+            threads=self._threads,
+            elapsed=lambda: (self.clock() - began, self._clock_s()),
+        )
+
+    def _messages(self, effect: CallModel) -> list[dict[str, str]]:
+        """The messages of a call, as chat endpoints take them."""
+        options = self.state.options
+        if effect.purpose == "subcall":
+            prompt = self._texts[effect.prompt.hash]
+            return [m.as_dict() for m in history.subcall_messages(prompt, options)]
+        frame = self.state.frames[effect.frame]
+        messages = history.messages(frame, options)
+        if messages is not frame.messages:
+            return [message.as_dict() for message in messages]
+        sent = self._sent.setdefault(frame.id, [])
+        sent += [message.as_dict() for message in frame.messages[len(sent) :]]
+        return sent.copy()
+
+    async def _run_code(
+        self,
+        effect: RunCode | ResumeCode,
+        began: float,
+        go: Callable[[Repl], Awaitable[Paused | CodeResult]],
+    ) -> Event:
+        try:
+            result = await go(await self._repl(effect.frame))
+        except ReplUnavailable as error:
+            return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
+        elapsed_s, clock_s = self.clock() - began, self._clock_s()
+        if isinstance(result, Paused):
+            return CodePaused(
+                frame=effect.frame,
+                call_id=effect.call_id,
+                calls=result.calls,
+                parallel=result.parallel,
+                elapsed_s=elapsed_s,
+                clock_s=clock_s,
+            )
+        return CodeExecuted(
+            frame=effect.frame,
+            call_id=effect.call_id,
+            stdout=result.stdout,
+            stdout_chars=result.stdout_chars,
+            error=result.error,
+            watched=result.watched,
+            repl_lost=result.repl_lost,
+            elapsed_s=elapsed_s,
+            clock_s=clock_s,
+        )
+
+    async def _read(self, effect: ReadVariable) -> Event:
+        try:
+            read = await (await self._repl(effect.frame)).read(effect.name)
+        except ReplUnavailable as error:
+            return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
+        return VariableRead(
+            frame=effect.frame,
+            call_id=effect.call_id,
+            name=effect.name,
+            text=read.text,
+            error=read.error,
+            names=read.names,
+        )
+
+    # -- resources ---------------------------------------------------------------------------
+
+    def _warm_up(self) -> None:
+        """Start the root's REPL while the model thinks about its first turn."""
+        if not self.state.is_over:
+            repl = self._repls[ROOT] = self.open_repl(self.context)
+            self._warm = asyncio.create_task(repl.open())
+
+    async def _repl(self, frame_id: FrameId) -> Repl:
+        if self._warm is not None and frame_id == ROOT:
+            warm, self._warm = self._warm, None
+            await warm
+        repl = self._repls.get(frame_id)
+        if repl is None:
+            context = self.context
+            frame = self.state.frames[frame_id]
+            if frame_id != ROOT and frame.context is not None:
+                context = Context.from_text(self._texts[frame.context.digest])
+            repl = self._repls[frame_id] = self.open_repl(context)
+        return repl
+
+    async def _close_repl(self, repl: Repl) -> None:
+        try:
+            await repl.close()
+        except Exception:
+            _logger.exception("closing a REPL failed")
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._crash = task.exception()
+            self._arrived.set()
+
+    def _cancelled(self) -> None:
+        if self.state.seq and not self.state.is_over:
+            self._commit([Cancelled(reason="cancelled by the caller")])
+
+    async def _release(self) -> None:
+        """Stop what is in flight and close every REPL, also while being cancelled."""
+        tasks = [*self._tasks, *([self._warm] if self._warm else [])]
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for repl in self._repls.values():
+            await self._close_repl(repl)
+        self._repls.clear()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _clock_s(self) -> float:
+        return self.clock() - self._began

@@ -1,0 +1,94 @@
+"""What a run gives back."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from rlm_fsm.trace import Trace, trace
+
+from rlm_fsm.event import Event, Status
+from rlm_fsm.ids import RunId
+from rlm_fsm.state import RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunUsage:
+    """What a whole run used."""
+
+    steps: int
+    """Turns of the root."""
+    subcalls: int
+    """Subcalls of the whole tree, sub-runs included."""
+    model_calls: int
+    """Model calls of the whole tree that ended."""
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    estimated: bool
+    """True when a provider did not report the usage of some call."""
+    seconds: float
+    """Seconds of work on the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """The end of a run. Unpacks into two: ``output, trace = result``."""
+
+    run_id: RunId
+    output: str
+    """The answer."""
+    status: Status
+    """``finished``, ``partial`` (a limit was reached, the best answer so far) or ``failed``."""
+    limit: str | None
+    """The limit, for ``partial``."""
+    error: str | None
+    """Why, for ``failed``."""
+    usage: RunUsage
+    cost_usd: float | None
+    """Sum of the costs that providers reported; None when none did."""
+    value: Any = None
+    """The answer as an object, when a type was asked for; None otherwise."""
+    _events: Callable[[], list[Event]] = field(repr=False, compare=False)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The steps of the run, read from its log when first asked for."""
+        return trace(self._events())
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.output
+        yield self.trace
+
+
+def usage_of(state: RunState) -> RunUsage:
+    """The totals of a run so far."""
+    spent, usage = state.spent, state.spent.usage
+    return RunUsage(
+        steps=spent.steps,
+        subcalls=spent.subcalls,
+        model_calls=spent.model_calls,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        estimated=usage.estimated,
+        seconds=spent.seconds,
+    )
+
+
+def result_of(run_id: RunId, state: RunState, events: Callable[[], list[Event]]) -> RunResult:
+    """The result of a run that is over."""
+    return RunResult(
+        run_id=run_id,
+        output=state.output,
+        status=state.status,
+        limit=state.limit,
+        error=state.error,
+        usage=usage_of(state),
+        cost_usd=state.spent.cost_usd,
+        _events=events,
+    )

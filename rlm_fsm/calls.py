@@ -1,0 +1,166 @@
+"""Model calls: the window of calls in flight, budgets, and the answers of a paused cell.
+
+Rules:
+
+1. A root turn starts at once. Every call below the root waits in one queue for the whole tree
+   and starts when fewer than `max_concurrent_subcalls` are in flight. So concurrency is decided
+   here, and replays the same way.
+2. A budget is checked when a call leaves the queue, against what was really spent until then.
+3. A turn of an open sub-run goes before calls that would begin something new: sub-runs end
+   before others start.
+4. A call that starts is announced: `Record(EffectStarted)`, then `CallModel`, in one commit with
+   the event that let it out.
+5. Answers go back in the order of the calls, whatever the order in which they came.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rlm_fsm.codec import effect_hash
+from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
+from rlm_fsm.event import EffectStarted, LimitReached, ModelFailed, ModelReplied
+from rlm_fsm.ids import ROOT, CallId, FrameId, frame_of
+from rlm_fsm.policy import Breach, breach_by_call, estimate, reserve, settle
+from rlm_fsm.state import Frame, Pause, Phase, RunState
+from rlm_fsm.values import Outcome, Usage
+
+Step = tuple[RunState, tuple[Effect, ...]]
+"""What a transition gives: the new state and what the world must do."""
+
+
+def put(state: RunState, frame: Frame) -> RunState:
+    """The state with this frame in place of the one of the same name."""
+    return replace(state, frames=state.frames.set(frame.id, frame))
+
+
+def takes_a_place(call: CallModel) -> bool:
+    """Whether a call counts against the window: all but the root's own turns do."""
+    return call.frame != ROOT or call.purpose == "subcall"
+
+
+def breach(state: RunState, call: CallModel) -> Breach | None:
+    """The limit that the call would exceed, or None."""
+    return breach_by_call(
+        state.options.policy, state.spent, _tokens(state, call), below_root=takes_a_place(call)
+    )
+
+
+def start(state: RunState, call: CallModel) -> Step:
+    """Let a call out: reserve its estimate, announce it, make it."""
+    takes = takes_a_place(call)
+    state = replace(
+        state,
+        calls=state.calls.set(call.call_id, call),
+        in_flight=state.in_flight + takes,
+        spent=reserve(state.spent, _tokens(state, call), below_root=takes),
+    )
+    return state, (Record(event=_intent(call)), call)
+
+
+def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False) -> Step:
+    """Queue calls, in front for the next turn of an open sub-run, and let out what may start."""
+    queue = state.queue.extendleft(calls) if first else state.queue.extend(calls)
+    return pump(replace(state, queue=queue))
+
+
+def pump(state: RunState) -> Step:
+    """Let calls out of the queue while there is a place. A call beyond a limit is answered."""
+    effects: tuple[Effect, ...] = ()
+    window = state.options.max_concurrent_subcalls
+    started: list[Effect] = []
+    while state.queue and state.in_flight < window:
+        call = state.queue.left
+        state = replace(state, queue=state.queue.popleft())
+        exceeded = breach(state, call)
+        if exceeded is None:
+            state, effects = start(state, call)
+        elif call.purpose == "subcall":
+            state, effects = deliver(state, call.call_id, limit_outcome(exceeded))
+        else:
+            effects = (Record(event=limit_reached(call.frame, exceeded)),)
+        started.extend(effects)
+    return state, tuple(started)
+
+
+def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState, CallModel]:
+    """Take a call's outcome: settle its bill and free its place."""
+    call = state.calls[event.call_id]
+    replied = isinstance(event, ModelReplied)
+    takes = takes_a_place(call)
+    spent = settle(
+        state.spent,
+        _tokens(state, call),
+        below_root=takes,
+        usage=event.usage if replied else Usage(),
+        cost_usd=event.cost_usd if replied else None,
+    )
+    if event.clock_s > spent.seconds:
+        spent = replace(spent, seconds=event.clock_s)
+    calls = state.calls.remove(event.call_id)
+    return replace(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
+
+
+def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
+    """Put a frame to wait for calls that its cell asked for."""
+    return enqueue(put(state, replace(frame, phase=Phase.WAITING, pause=pause)), calls)
+
+
+def deliver(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
+    """Give one host call its answer; resume the cell with the last one."""
+    frame = state.frames[frame_of(call_id)]
+    pause = frame.pause
+    assert pause is not None, "only a waiting frame has calls to be answered"
+    answers = pause.answers.set(call_id, outcome)
+    if pause.missing == 1:
+        outcomes = tuple(answers[asked] for asked in pause.asked)
+        return resume(state, frame, outcomes)
+    waiting = replace(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
+    state = put(state, replace(frame, pause=waiting))
+    if pause.backlog:
+        return enqueue(state, pause.backlog[:1])
+    return state, ()
+
+
+def resume(state: RunState, frame: Frame, outcomes: tuple[Outcome, ...]) -> Step:
+    """Go on with the paused cell."""
+    assert frame.cell is not None, "a waiting frame has a cell"
+    cell = replace(frame.cell, outcomes=outcomes)
+    state = put(state, replace(frame, phase=Phase.RUNNING, pause=None, cell=cell))
+    return state, (ResumeCode(frame=frame.id, call_id=cell.id, outcomes=outcomes),)
+
+
+def drop(state: RunState, frame: Frame) -> RunState:
+    """Forget a sub-run that has ended: it has no call in flight or queued."""
+    return replace(state, frames=state.frames.remove(frame.id))
+
+
+def limit_outcome(exceeded: Breach) -> Outcome:
+    """What code learns of a call that a limit forbids."""
+    return Outcome("limit", f"the limit {exceeded} leaves no room for this call")
+
+
+def limit_reached(frame: FrameId, exceeded: Breach) -> LimitReached:
+    """The event of a turn that a limit forbids."""
+    return LimitReached(
+        frame=frame,
+        limit=exceeded.limit,
+        allowed=exceeded.allowed,
+        used=exceeded.used,
+    )
+
+
+def _intent(call: CallModel) -> EffectStarted:
+    return EffectStarted(
+        frame=call.frame,
+        call_id=call.call_id,
+        effect=type(call).__name__,
+        effect_hash=effect_hash(call),
+    )
+
+
+def _tokens(state: RunState, call: CallModel) -> int:
+    """The estimate that is reserved for a call."""
+    chars = call.prompt.chars
+    if call.purpose == "subcall":
+        chars += len(state.options.subcall_system_prompt)
+    return estimate(chars, call.max_tokens)

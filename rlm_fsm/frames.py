@@ -1,0 +1,223 @@
+"""Frames: their turns, and how a recursive sub-run is opened and ends.
+
+A sub-run is a frame like the root. It differs in three ways only: its turns wait in the queue
+(`calls`), its turns are limited by `recursive_subcall_max_steps`, and its end is the outcome that
+its parent's cell waits for.
+"""
+
+from dataclasses import replace
+
+from rlm_fsm import history
+from rlm_fsm.calls import (
+    Step,
+    breach,
+    deliver,
+    drop,
+    enqueue,
+    limit_reached,
+    pump,
+    put,
+    resume,
+    start,
+    takes_a_place,
+    wait,
+)
+from rlm_fsm.effect import CallModel, Purpose, Record
+from rlm_fsm.event import CodePaused, LimitReached, RunFinished, Status
+from rlm_fsm.ids import ROOT, CallId, FrameId, child_frame, depth_of, host_call_id, turn_id
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Breach, breach_by_subcalls
+from rlm_fsm.prompts import CHILD_QUERY, closing_message, first_message
+from rlm_fsm.state import Frame, Pause, Phase, RunState
+from rlm_fsm.values import ContextInfo, HostCall, Message, Outcome, TextRef
+
+
+def open_frame(
+    frame_id: FrameId, query: str, context: ContextInfo, options: Options, *, max_steps: int
+) -> Frame:
+    """A frame at its beginning: system message said, task to be told."""
+    is_root = frame_id == ROOT
+    system = options.system_prompt if is_root else options.recursive_subcall_system_prompt
+    if options.system_prompt_supplement:
+        system = f"{system}\n\n{options.system_prompt_supplement}"
+    frame = Frame(
+        id=frame_id,
+        phase=Phase.ASKING,
+        max_steps=max_steps,
+        context=context,
+        news=first_message(query, context, max_steps),
+    )
+    return history.append(frame, Message("system", system))
+
+
+def ask(state: RunState, frame: Frame) -> Step:
+    """Take the next turn, or derive the limit that forbids it. The frame's news is told."""
+    frame = replace(frame, phase=Phase.ASKING)
+    if frame.turns >= frame.max_steps:
+        limit = "max_steps" if frame.id == ROOT else "recursive_subcall_max_steps"
+        exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns + 1)
+        return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
+    told, call = _turn(frame, state.options, "turn")
+    if takes_a_place(call):
+        return enqueue(put(state, told), (call,), first=True)
+    exceeded = breach(state, call)
+    if exceeded is not None:
+        return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
+    spent = replace(state.spent, steps=state.spent.steps + 1)
+    return start(put(replace(state, spent=spent), told), call)
+
+
+def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
+    """Take a last turn for the best answer if the budget allows it; else end with what there is."""
+    if frame.turns == 0 or reached.limit in ("max_cost_usd", "max_seconds"):
+        return end_limited(state, frame, reached)
+    frame = replace(
+        frame,
+        phase=Phase.CLOSING,
+        limit=reached.limit,
+        news=f"{frame.news}\n\n{closing_message(reached.limit)}".lstrip(),
+    )
+    told, call = _turn(frame, state.options, "closing")
+    if breach(state, call) is not None:
+        return end_limited(state, frame, reached)
+    if takes_a_place(call):
+        return enqueue(put(state, told), (call,), first=True)
+    return start(put(state, told), call)
+
+
+def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:
+    """End a frame that a limit stopped, with the best answer that it has."""
+    if frame.id == ROOT:
+        return finish(state, frame, frame.best, status="partial", limit=reached.limit)
+    allowed = Breach(limit=reached.limit, allowed=reached.allowed, used=reached.used)
+    return end_child(state, frame, Outcome("limit", f"the sub-run reached its limit {allowed}"))
+
+
+def answer(state: RunState, frame: Frame, text: str) -> Step:
+    """End a frame with an answer; one that was closing ends as partial."""
+    if frame.id != ROOT:
+        return end_child(state, frame, Outcome("text", text))
+    status: Status = "finished" if frame.limit is None else "partial"
+    return finish(state, frame, text, status=status, limit=frame.limit)
+
+
+def finish(
+    state: RunState,
+    frame: Frame,
+    output: str,
+    *,
+    status: Status,
+    limit: str | None = None,
+    error: str | None = None,
+    cause: str | None = None,
+) -> Step:
+    """End the run: derive `RunFinished`."""
+    phase = Phase.FAILED if status == "failed" else Phase.DONE
+    event = RunFinished(status=status, output=output, limit=limit, error=error, cause=cause)
+    return put(state, replace(frame, phase=phase, cell=None)), (Record(event=event),)
+
+
+def fail(state: RunState, frame: Frame, error: str, cause: str) -> Step:
+    """End a frame that can't go on: the root fails the run, a sub-run fails its call."""
+    if frame.id == ROOT:
+        return finish(state, frame, frame.best, status="failed", error=error, cause=cause)
+    return end_child(state, frame, Outcome("error", error))
+
+
+def end_child(state: RunState, frame: Frame, outcome: Outcome) -> Step:
+    """Close a sub-run and give its parent's cell the outcome."""
+    state, effects = deliver(drop(state, frame), CallId(frame.id), outcome)
+    state, more = pump(state)
+    return state, effects + more
+
+
+def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
+    """Turn a cell's host calls into calls and sub-runs.
+
+    Equal calls of one pause are made once, unless the code said otherwise. A batch that
+    `max_subcalls` doesn't allow as a whole is refused as a whole, so that nothing is paid for
+    answers that the cell would then lose.
+    """
+    asked, unique = _merge(frame, event.calls)
+    frame = replace(frame, host_calls=frame.host_calls + len(asked))
+    exceeded = breach_by_subcalls(state.options.policy, state.spent, len(unique))
+    if exceeded is not None or not asked:
+        message = f"the limit {exceeded} leaves no room for these {len(unique)} calls"
+        return resume(state, frame, tuple(Outcome("limit", message) for _ in asked))
+    frame = replace(frame, subcalls=frame.subcalls + len(unique))
+    spent = replace(state.spent, subcalls=state.spent.subcalls + len(unique))
+    state = replace(state, spent=spent)
+    calls: list[CallModel] = []
+    for call_id, call in unique.items():
+        if _recurses(frame, call, state.options):
+            state, first = _open_child(state, child_frame(call_id), call)
+            calls.append(first)
+        else:
+            calls.append(_subcall(frame.id, call_id, call, state.options))
+    waiting = Pause(
+        asked=tuple(asked),
+        missing=len(calls),
+        backlog=() if event.parallel else tuple(calls[1:]),
+    )
+    return wait(state, frame, waiting, tuple(calls) if event.parallel else tuple(calls[:1]))
+
+
+def _turn(frame: Frame, options: Options, purpose: Purpose) -> tuple[Frame, CallModel]:
+    """The frame that has told its news, and the call of its next turn."""
+    told = history.append(frame, Message("user", frame.news))
+    told = replace(told, news="", turns=frame.turns + 1)
+    call = CallModel(
+        frame=frame.id,
+        call_id=turn_id(frame.id, told.turns),
+        purpose=purpose,
+        prompt=history.prompt(told, options),
+        max_tokens=options.max_tokens,
+        adapter="root" if frame.id == ROOT else "subcall",
+    )
+    return told, call
+
+
+def _merge(
+    frame: Frame, calls: tuple[HostCall, ...]
+) -> tuple[list[CallId], dict[CallId, HostCall]]:
+    """The call that answers each position, and the calls to make."""
+    asked: list[CallId] = []
+    unique: dict[CallId, HostCall] = {}
+    seen: dict[HostCall, CallId] = {}
+    for number, call in enumerate(calls, frame.host_calls + 1):
+        call_id = host_call_id(frame.id, number)
+        known = seen.get(call) if call.dedupe else None
+        if known is None:
+            unique[call_id] = call
+            seen[call] = call_id
+        asked.append(known or call_id)
+    return asked, unique
+
+
+def _recurses(frame: Frame, call: HostCall, options: Options) -> bool:
+    wanted = options.recursive_subcalls if call.recursive is None else call.recursive
+    return wanted and depth_of(frame.id) < options.depth_limit
+
+
+def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[RunState, CallModel]:
+    """Open a sub-run over the call's prompt; its first turn."""
+    ref = TextRef.of(call.prompt)
+    context = ContextInfo(
+        kind="string", chars=ref.chars, documents=1, digest=ref.hash, source="subcall"
+    )
+    query = call.question or CHILD_QUERY
+    steps = state.options.recursive_subcall_max_steps
+    frame = open_frame(frame_id, query, context, state.options, max_steps=steps)
+    told, first = _turn(frame, state.options, "turn")
+    return put(state, told), first
+
+
+def _subcall(frame_id: FrameId, call_id: CallId, call: HostCall, options: Options) -> CallModel:
+    return CallModel(
+        frame=frame_id,
+        call_id=call_id,
+        purpose="subcall",
+        prompt=TextRef.of(call.prompt),
+        max_tokens=call.max_tokens or options.subcall_max_tokens,
+        adapter=call.model or "subcall",
+    )

@@ -1,0 +1,323 @@
+"""What each row of the table does: one handler per row, whose docstring is the row's prose.
+
+A handler is called by `reducer.step` with the state, the event's frame and the event, and gives
+the next state and the effects. Names are ``on_<phase>_<event>``. How turns, calls and sub-runs
+work in detail stands in `frames` and `calls`.
+
+Oddity: handlers of the same outcome in two phases are two, even where they do alike. The table
+is read more often than it is written.
+"""
+
+from dataclasses import replace
+
+from returns.pipeline import is_successful
+
+from rlm_fsm import calls, frames, guards, history
+from rlm_fsm.calls import Step, put
+from rlm_fsm.effect import ReadVariable, Record, RunCode
+from rlm_fsm.event import (
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    EffectStarted,
+    GuardTripped,
+    LimitReached,
+    ModelFailed,
+    ModelReplied,
+    ReplFailed,
+    RunFinished,
+    RunStarted,
+    VariableRead,
+)
+from rlm_fsm.ids import ROOT, cell_id, read_id
+from rlm_fsm.prompts import PROFILES, refusal_message, result_message
+from rlm_fsm.reply import Answer, TextAnswer, VariableAnswer, parse, visible
+from rlm_fsm.shown import render
+from rlm_fsm.state import Cell, Frame, Phase, RunState
+from rlm_fsm.values import Message, Outcome
+
+# -- the start ------------------------------------------------------------------------------------
+
+
+def on_new_run_started(state: RunState, _: Frame, event: RunStarted) -> Step:
+    """The root is opened and asks the model for its first turn."""
+    state = replace(state, query=event.query, context=event.context, options=event.options)
+    frame = frames.open_frame(
+        ROOT,
+        event.query,
+        event.context,
+        event.options,
+        max_steps=event.options.policy.max_steps,
+    )
+    return frames.ask(state, frame)
+
+
+# -- ASKING ---------------------------------------------------------------------------------------
+
+
+def on_asking_effect_started(state: RunState, _: Frame, __: EffectStarted) -> Step:
+    """The turn's intent is on record; its call may start."""
+    return state, ()
+
+
+def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
+    """Code is run; an answer ends the frame if the guards agree; anything else is refused."""
+    state, _ = calls.ended(state, event)
+    frame = history.append(frame, Message("assistant", event.text))
+    parsed = parse(event.text, PROFILES[state.options.profile], event.finish_reason)
+    if not is_successful(parsed):
+        error = parsed.failure()
+        return _then_pump(_refuse(state, frame, guards.Refusal(error.kind, error.reason)))
+    reply = parsed.unwrap()
+    if not reply.blocks:
+        assert reply.answer is not None, "a reply holds code or an answer"
+        return _then_pump(_conclude(state, frame, reply.answer))
+    frame = replace(frame, invalid=0, todo=reply.blocks, answer=reply.answer, shown=())
+    return _then_pump(_run_next(state, frame))
+
+
+def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
+    """The frame fails: the adapter has retried already. The run can be resumed."""
+    state, _ = calls.ended(state, event)
+    return _then_pump(frames.fail(state, frame, _failure(event), event.error))
+
+
+def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step:
+    """The model is told the reason and asked again; after too many refusals the frame gives up."""
+    counts = event.guard not in ("missing_variable", "unreadable_variable")
+    frame = replace(frame, invalid=frame.invalid + counts)
+    if guards.too_many_invalid(frame, state.options):
+        error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
+        return frames.fail(state, frame, error, "guard")
+    told = refusal_message(event.reason, frame.max_steps - frame.turns)
+    return frames.ask(state, replace(frame, news=f"{frame.news}\n\n{told}".lstrip()))
+
+
+def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) -> Step:
+    """A last turn is asked for where the budget allows it; else the frame ends with what it has.
+
+    With ``on_limit="raise"`` the root fails at once.
+    """
+    if frame.id == ROOT and state.options.policy.on_limit == "raise":
+        return frames.finish(
+            state,
+            frame,
+            frame.best,
+            status="failed",
+            limit=event.limit,
+            error=f"the limit {event.limit} ({event.allowed:g}) is reached",
+            cause="limit",
+        )
+    if frame.id != ROOT and event.limit != "recursive_subcall_max_steps":
+        return frames.end_limited(state, frame, event)
+    return frames.close(state, frame, event)
+
+
+# -- RUNNING --------------------------------------------------------------------------------------
+
+
+def on_running_code_paused(state: RunState, frame: Frame, event: CodePaused) -> Step:
+    """Each host call becomes a call or a sub-run; the cell waits for all of them."""
+    return frames.pause(_at(state, event.clock_s), frame, event)
+
+
+def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
+    """The next block runs, or the frame ends with its answer, or the model sees the output."""
+    state, options = _at(state, event.clock_s), state.options
+    profile = PROFILES[options.profile]
+    watched = event.watched.get(options.auto_finalize_var or "", "")
+    frame = replace(
+        frame,
+        cell=None,
+        shown=(*frame.shown, render(event, profile)),
+        errors=frame.errors + (event.error is not None),
+        best=watched or event.stdout.strip() or frame.best,
+    )
+    if event.error is not None:
+        if guards.too_many_errors(frame, options):
+            error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
+            return frames.fail(state, frame, error, "guard")
+        return _tell(state, frame)
+    if len(watched) > options.auto_finalize_min_length and frame.id == ROOT:
+        return _conclude(state, frame, TextAnswer(watched))
+    if frame.todo:
+        return _run_next(state, frame)
+    if frame.answer is not None:
+        return _conclude(state, frame, frame.answer)
+    return _tell(state, frame)
+
+
+def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
+    """The frame fails: there is nothing to run its code in."""
+    return frames.fail(state, replace(frame, cell=None), event.message, "repl")
+
+
+# -- WAITING --------------------------------------------------------------------------------------
+
+
+def on_waiting_effect_started(state: RunState, _: Frame, __: EffectStarted) -> Step:
+    """A subcall's intent is on record; its call may start."""
+    return state, ()
+
+
+def on_waiting_model_replied(state: RunState, _: Frame, event: ModelReplied) -> Step:
+    """A subcall is answered: the next queued call starts; the last answer resumes the cell."""
+    state, call = calls.ended(state, event)
+    return _then_pump(calls.deliver(state, call.call_id, Outcome("text", visible(event.text))))
+
+
+def on_waiting_model_failed(state: RunState, _: Frame, event: ModelFailed) -> Step:
+    """A subcall failed: its code will see an error; the others go on."""
+    state, call = calls.ended(state, event)
+    return _then_pump(calls.deliver(state, call.call_id, Outcome("error", _failure(event))))
+
+
+# -- READING --------------------------------------------------------------------------------------
+
+
+def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
+    """The value is the answer; a missing variable is refused and the model told which exist."""
+    frame = replace(frame, reading=None)
+    if event.text is None:
+        refusal = guards.missing_variable(event.name, event.names, event.error)
+        return _refuse(state, frame, refusal)
+    return frames.answer(state, frame, event.text)
+
+
+def on_reading_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
+    """The frame fails: there is nothing to read from."""
+    return frames.fail(state, replace(frame, reading=None), event.message, "repl")
+
+
+# -- CLOSING --------------------------------------------------------------------------------------
+
+
+def on_closing_effect_started(state: RunState, _: Frame, __: EffectStarted) -> Step:
+    """The last turn's intent is on record; its call may start."""
+    return state, ()
+
+
+def on_closing_limit_reached(state: RunState, frame: Frame, event: LimitReached) -> Step:
+    """A sub-run's last turn waited, and meanwhile the budget went: it ends with what it has."""
+    return frames.end_limited(state, frame, event)
+
+
+def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
+    """The reply is the answer: its FINAL, its variable, or its text. Code is not run."""
+    state, _ = calls.ended(state, event)
+    frame = history.append(frame, Message("assistant", event.text))
+    parsed = parse(event.text, PROFILES[state.options.profile], event.finish_reason)
+    reply = parsed.value_or(None)
+    match reply.answer if reply else None:
+        case TextAnswer(text):
+            return _then_pump(frames.answer(state, frame, text))
+        case VariableAnswer(name):
+            return _then_pump(_read(state, frame, name))
+        case None:
+            best = frame.best if reply else ""
+            return _then_pump(frames.answer(state, frame, best or visible(event.text)))
+
+
+def on_closing_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
+    """The frame ends with the best answer that it has."""
+    state, _ = calls.ended(state, event)
+    return _then_pump(frames.answer(state, frame, frame.best))
+
+
+def on_closing_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
+    """The value is the answer; a missing variable leaves the best one so far."""
+    text = frame.best if event.text is None else event.text
+    return frames.answer(state, replace(frame, reading=None), text)
+
+
+def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step:
+    """The frame ends with the best answer that it has."""
+    return frames.answer(state, replace(frame, reading=None), frame.best)
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
+    """The run ends where it is; its frames stay as they are, so that it can be resumed."""
+    finished = RunFinished(status="cancelled", output=frame.best, error=event.reason)
+    return state, (Record(event=finished),)
+
+
+def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
+    """The run is over: nothing more may happen."""
+    over = replace(
+        state,
+        status=event.status,
+        output=event.output,
+        limit=event.limit,
+        error=event.error,
+        cause=event.cause,
+    )
+    return over, ()
+
+
+# -- what handlers share --------------------------------------------------------------------------
+
+
+def _run_next(state: RunState, frame: Frame) -> Step:
+    """Run the next block of the newest reply as a cell of its own."""
+    code, todo = frame.todo[0], frame.todo[1:]
+    number = frame.cells + 1
+    cell = Cell(id=cell_id(frame.id, number), code=code)
+    watched = state.options.auto_finalize_var
+    run = RunCode(frame=frame.id, call_id=cell.id, code=code, watch=(watched,) if watched else ())
+    running = replace(frame, phase=Phase.RUNNING, cell=cell, cells=number, todo=todo)
+    return put(state, running), (run,)
+
+
+def _conclude(state: RunState, frame: Frame, answer: Answer) -> Step:
+    """End with an answer, if the guards agree."""
+    refused = guards.refusal(frame, state.options)
+    if refused is not None:
+        return _refuse(state, frame, refused)
+    match answer:
+        case TextAnswer(text):
+            return frames.answer(state, frame, text)
+        case VariableAnswer(name):
+            return _read(state, replace(frame, phase=Phase.READING), name)
+
+
+def _read(state: RunState, frame: Frame, name: str) -> Step:
+    reads = frame.reads + 1
+    effect = ReadVariable(frame=frame.id, call_id=read_id(frame.id, reads), name=name)
+    return put(state, replace(frame, reads=reads, reading=name)), (effect,)
+
+
+def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
+    """Derive a refusal; what the turn's cells showed is told with it."""
+    frame = replace(frame, phase=Phase.ASKING, news=_output(frame), shown=(), answer=None, todo=())
+    event = GuardTripped(frame=frame.id, guard=refused.guard, reason=refused.reason)
+    return put(state, frame), (Record(event=event),)
+
+
+def _tell(state: RunState, frame: Frame) -> Step:
+    """Show the model what the turn's cells gave and ask for the next turn."""
+    news = result_message("\n\n".join(frame.shown), frame.max_steps - frame.turns)
+    return frames.ask(state, replace(frame, news=news, shown=(), answer=None, todo=()))
+
+
+def _output(frame: Frame) -> str:
+    return "Output:\n" + "\n\n".join(frame.shown) if frame.shown else ""
+
+
+def _then_pump(taken: Step) -> Step:
+    """Let out the calls for which an outcome has made room."""
+    state, effects = taken
+    state, more = calls.pump(state)
+    return state, effects + more if more else effects
+
+
+def _at(state: RunState, clock_s: float) -> RunState:
+    if clock_s <= state.spent.seconds:
+        return state
+    return replace(state, spent=replace(state.spent, seconds=clock_s))
+
+
+def _failure(event: ModelFailed) -> str:
+    return f"{event.error}: {event.message}"

@@ -1,0 +1,186 @@
+"""The machine: `step(state, event) -> (state, effects)`, driven by the table `TRANSITIONS`.
+
+Rule 1: everything that decides what a run does next is a row: a phase of a frame, a kind of
+event, the handler (`handlers`), and the phases in which the frame may then be.
+
+Rule 2: the core knows no clock, no file, no network and no order but that of the events.
+
+Rule 3: a pair of phase and event without a row is in `IMPOSSIBLE`, with the reason. Such an event
+raises `IllegalEvent` and leaves the state untouched.
+
+Rule 4: derived events (intents, refusals, limits, the end) are decided by a handler, returned as
+`Record` effects, and remembered in `state.owed`. The next events must be exactly those, so a log
+that says otherwise can't be folded: `ReplayDiverged`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from rlm_fsm import handlers as on
+from rlm_fsm.calls import Step
+from rlm_fsm.effect import Record
+from rlm_fsm.errors import IllegalEvent, ReplayDiverged
+from rlm_fsm.event import (
+    DERIVED,
+    EVENTS,
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    Derived,
+    EffectStarted,
+    Event,
+    GuardTripped,
+    LimitReached,
+    ModelFailed,
+    ModelReplied,
+    ReplFailed,
+    RunFinished,
+    RunStarted,
+    VariableRead,
+)
+from rlm_fsm.state import LIVE, Frame, Phase, RunState
+
+Handler = Callable[[RunState, Frame, Any], Step]
+
+
+class Row(NamedTuple):
+    """One transition of a frame."""
+
+    handler: Handler
+    to: tuple[Phase, ...]
+    """Where the frame may stand afterwards. A sub-run in DONE or FAILED is gone: its parent has
+    the outcome."""
+
+
+def row(handler: Handler, *to: Phase) -> Row:
+    """A row, as the table below writes it."""
+    return Row(handler, to)
+
+
+NEW, ASKING, RUNNING, WAITING, READING, CLOSING, DONE, FAILED = Phase
+
+TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
+    (NEW, RunStarted): row(on.on_new_run_started, ASKING),
+    (ASKING, EffectStarted): row(on.on_asking_effect_started, ASKING),
+    (ASKING, ModelReplied): row(on.on_asking_model_replied, RUNNING, READING, ASKING, DONE),
+    (ASKING, ModelFailed): row(on.on_asking_model_failed, FAILED),
+    (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, FAILED),
+    (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
+    (ASKING, Cancelled): row(on.on_live_cancelled, ASKING),
+    (ASKING, RunFinished): row(on.on_any_run_finished, ASKING),
+    (RUNNING, CodePaused): row(on.on_running_code_paused, WAITING, RUNNING),
+    (RUNNING, CodeExecuted): row(
+        on.on_running_code_executed, RUNNING, ASKING, READING, DONE, FAILED
+    ),
+    (RUNNING, ReplFailed): row(on.on_running_repl_failed, FAILED),
+    (RUNNING, Cancelled): row(on.on_live_cancelled, RUNNING),
+    (RUNNING, RunFinished): row(on.on_any_run_finished, RUNNING),
+    (WAITING, EffectStarted): row(on.on_waiting_effect_started, WAITING),
+    (WAITING, ModelReplied): row(on.on_waiting_model_replied, WAITING, RUNNING),
+    (WAITING, ModelFailed): row(on.on_waiting_model_failed, WAITING, RUNNING),
+    (WAITING, Cancelled): row(on.on_live_cancelled, WAITING),
+    (WAITING, RunFinished): row(on.on_any_run_finished, WAITING),
+    (READING, VariableRead): row(on.on_reading_variable_read, DONE, ASKING),
+    (READING, ReplFailed): row(on.on_reading_repl_failed, FAILED),
+    (READING, Cancelled): row(on.on_live_cancelled, READING),
+    (READING, RunFinished): row(on.on_any_run_finished, READING),
+    (CLOSING, EffectStarted): row(on.on_closing_effect_started, CLOSING),
+    (CLOSING, LimitReached): row(on.on_closing_limit_reached, DONE),
+    (CLOSING, ModelReplied): row(on.on_closing_model_replied, DONE, CLOSING),
+    (CLOSING, ModelFailed): row(on.on_closing_model_failed, DONE),
+    (CLOSING, VariableRead): row(on.on_closing_variable_read, DONE),
+    (CLOSING, ReplFailed): row(on.on_closing_repl_failed, DONE),
+    (CLOSING, Cancelled): row(on.on_live_cancelled, CLOSING),
+    (CLOSING, RunFinished): row(on.on_any_run_finished, CLOSING),
+    (DONE, RunFinished): row(on.on_any_run_finished, DONE),
+    (FAILED, RunFinished): row(on.on_any_run_finished, FAILED),
+}
+"""Every row of the machine, in the order of a frame's life."""
+
+
+def _impossible() -> dict[tuple[Phase, type[Event]], str]:
+    """The pairs without a row, each with its reason."""
+    by_phase: dict[Phase, str] = {
+        Phase.NEW: "nothing can happen before the run has started",
+        Phase.ASKING: "no cell runs and no variable is read while the model is asked",
+        Phase.RUNNING: "a frame whose cell runs has no model call in flight and reads nothing",
+        Phase.WAITING: "a paused cell can't go on before its host calls are answered",
+        Phase.READING: "a frame that reads its answer runs no cell and asks no model",
+        Phase.CLOSING: "a frame that is closing runs no code and accepts what it is given",
+        Phase.DONE: "the frame has its answer",
+        Phase.FAILED: "the frame has failed",
+    }
+    return {
+        (phase, kind): "a run starts once" if kind is RunStarted and phase in LIVE else reason
+        for phase, reason in by_phase.items()
+        for kind in EVENTS
+        if (phase, kind) not in TRANSITIONS
+    }
+
+
+IMPOSSIBLE = _impossible()
+"""Every pair of phase and event that has no row, with the reason."""
+
+
+def step(state: RunState, event: Event) -> Step:
+    """The state after an event, and the effects that it causes, in order.
+
+    Pure: the same state and event always give the same result, and neither is changed.
+    Raises `IllegalEvent` for an event that can't happen now and `ReplayDiverged` for a derived
+    event that differs from what was derived.
+    """
+    owed = _take_owed(state, event)
+    frame = state.frames.get(event.frame)
+    phase = frame.phase if frame else None
+    row = TRANSITIONS.get((phase, type(event))) if phase else None
+    if row is None or frame is None:
+        raise _illegal(phase, event, IMPOSSIBLE.get((phase, type(event))) if phase else None)
+    after, effects = row.handler(replace(state, owed=(), seq=state.seq + 1), frame, event)
+    derived = tuple(e.event for e in effects if isinstance(e, Record))
+    if derived or owed:
+        after = replace(after, owed=derived + owed)
+    return after, effects
+
+
+def _take_owed(state: RunState, event: Event) -> tuple[Derived, ...]:
+    """What is still owed after this event; raises when the event isn't the one that must come."""
+    if state.owed:
+        if event != state.owed[0]:
+            raise ReplayDiverged(
+                run_id=None, seq=state.seq + 1, expected=state.owed[0], found=event
+            )
+        return state.owed[1:]
+    if isinstance(event, DERIVED):
+        raise _illegal(None, event, "the machine did not derive it")
+    if state.is_over:
+        raise _illegal(None, event, f"the run is over ({state.status})")
+    if not _is_expected(state, event):
+        raise _illegal(None, event, "no call of this name waits for an outcome")
+    return ()
+
+
+def _is_expected(state: RunState, event: Event) -> bool:
+    """Whether an outcome belongs to something that is in flight."""
+    frame = state.frames.get(event.frame)
+    match event:
+        case ModelReplied() | ModelFailed():
+            return event.call_id in state.calls
+        case CodePaused() | CodeExecuted():
+            return frame is not None and frame.cell is not None and frame.cell.id == event.call_id
+        case VariableRead():
+            return frame is not None and frame.reading == event.name
+        case ReplFailed():
+            return frame is not None and (frame.cell is not None or frame.reading is not None)
+        case _:
+            return True
+
+
+def _illegal(phase: Phase | None, event: Event, reason: str | None) -> IllegalEvent:
+    name, kind = (phase.name if phase else "no such phase"), type(event).__name__
+    return IllegalEvent(
+        f"{kind} in frame {event.frame} ({name}): {reason or 'there is no such frame'}",
+        phase=name,
+        kind=kind,
+        frame=event.frame,
+    )

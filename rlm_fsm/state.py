@@ -1,0 +1,172 @@
+"""All that is known of a run: `RunState`, a tree of `Frame`s in their `Phase`s.
+
+Immutable: frozen classes that hold pyrsistent collections where a collection grows.
+A state is a function of the events that led to it and of nothing else.
+
+Invariants, checked by the property tests:
+
+1. `calls` holds the model calls whose intent was derived and whose outcome isn't known;
+   `queue` those that wait for a free place. No call is in both.
+2. `in_flight` counts the calls of `calls` below the root's own turns; it never exceeds
+   `options.max_concurrent_subcalls`.
+3. `owed` holds the derived events that the next appends must be, in order. Between two commits
+   it is empty. While it isn't, no other event is legal.
+4. `spent.reserved_tokens` is the sum of the reservations of `calls`.
+5. A frame in WAITING has a `pause` with at least one answer missing; in no other phase has it one.
+6. A child frame exists exactly as long as the call that opened it is unanswered.
+7. When `status` isn't ``running``, no event is legal but the owed ones.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pyrsistent import PDeque, PMap, PVector, pdeque, pmap, pvector
+
+from rlm_fsm.effect import CallModel
+from rlm_fsm.event import Derived, Status
+from rlm_fsm.ids import ROOT, CallId, FrameId
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Spent
+from rlm_fsm.reply import Answer
+from rlm_fsm.values import ContextInfo, Message, Outcome
+
+
+class Phase(Enum):
+    """Where a frame stands."""
+
+    NEW = "new"
+    """Nothing has happened."""
+    ASKING = "asking"
+    """A model call is in flight, waits for a place, or is about to be derived."""
+    RUNNING = "running"
+    """A cell runs."""
+    WAITING = "waiting"
+    """A cell is paused at host calls."""
+    READING = "reading"
+    """A variable is read for the answer."""
+    CLOSING = "closing"
+    """A limit was reached: the last call for the best answer."""
+    DONE = "done"
+    """Answered."""
+    FAILED = "failed"
+    """Can't go on."""
+
+
+LIVE = frozenset({Phase.ASKING, Phase.RUNNING, Phase.WAITING, Phase.READING, Phase.CLOSING})
+"""Phases in which the world still owes an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The cell that a frame runs or has paused."""
+
+    id: CallId
+    code: str
+    outcomes: tuple[Outcome, ...] | None = None
+    """What it was last resumed with; None before its first pause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The host calls that a paused cell waits for."""
+
+    asked: tuple[CallId, ...]
+    """The call that answers each position; merged calls share one."""
+    answers: PMap[CallId, Outcome] = field(default_factory=lambda: pmap())
+    """The outcomes that are in."""
+    missing: int
+    """How many calls are unanswered."""
+    backlog: tuple[CallModel, ...] = ()
+    """Calls that wait for the one before them, when the code asked for one after the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One loop of turns: the root or a recursive sub-run."""
+
+    id: FrameId
+    phase: Phase
+    max_steps: int
+    context: ContextInfo | None = None
+    """What its REPL works on."""
+    messages: PVector[Message] = field(default_factory=lambda: pvector())
+    """The conversation, append-only; what is sent of it is for `history` to say."""
+    digest: str = ""
+    """Chained hash over `messages`: names the prompt without holding it."""
+    chars: int = 0
+    """Characters in `messages`."""
+    news: str = ""
+    """What the next message to the model will say; not yet in `messages`."""
+    turns: int = 0
+    """Model turns asked for; the last one's number."""
+    cells: int = 0
+    reads: int = 0
+    host_calls: int = 0
+    """Counters from which ids are made."""
+    cell: Cell | None = None
+    """The cell of RUNNING and WAITING."""
+    pause: Pause | None = None
+    """What the cell of WAITING waits for."""
+    todo: tuple[str, ...] = ()
+    """Blocks of the newest reply that are still to run."""
+    answer: Answer | None = None
+    """The answer that came with them; counts when no cell raised."""
+    shown: tuple[str, ...] = ()
+    """What the model will see of this turn's cells."""
+    reading: str | None = None
+    """The variable of READING, or of CLOSING when its answer named one."""
+    limit: str | None = None
+    """The limit that led to CLOSING."""
+    best: str = ""
+    """The best answer so far, should a limit end the run: the watched variable, else the newest
+    output."""
+    subcalls: int = 0
+    """Subcalls that this frame's code has made."""
+    errors: int = 0
+    """Cells that raised."""
+    invalid: int = 0
+    """Refused replies in a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """All that is known of a run."""
+
+    query: str = ""
+    context: ContextInfo | None = None
+    options: Options = field(default_factory=Options)
+    status: Status = "running"
+    frames: PMap[FrameId, Frame] = field(
+        default_factory=lambda: pmap({ROOT: Frame(id=ROOT, phase=Phase.NEW, max_steps=0)})
+    )
+    """The frames that are open; the root always is."""
+    calls: PMap[CallId, CallModel] = field(default_factory=lambda: pmap())
+    """Model calls in flight."""
+    queue: PDeque[CallModel] = field(default_factory=lambda: pdeque())
+    """Calls below the root that wait for a place."""
+    in_flight: int = 0
+    """Calls of `calls` that take a place."""
+    owed: tuple[Derived, ...] = ()
+    """Derived events that must be appended next."""
+    spent: Spent = field(default_factory=Spent)
+    output: str = ""
+    limit: str | None = None
+    error: str | None = None
+    cause: str | None = None
+    """As in `RunFinished`."""
+    seq: int = 0
+    """Number of events folded."""
+
+    @property
+    def root(self) -> Frame:
+        """The root frame."""
+        return self.frames[ROOT]
+
+    @property
+    def is_over(self) -> bool:
+        """True once the run has ended, in whatever way."""
+        return self.status != "running"
+
+
+INITIAL = RunState()
+"""The state before the first event."""

@@ -1,0 +1,141 @@
+r"""Golden transcripts: what the machine does, as a person reads it.
+
+A file in `golden/` is a list of commands, each followed by what it caused. To add a case, write
+the commands; to write down what they cause, run `python tests/test_golden.py --rewrite` and READ
+the difference: commit it only if you understand why it changed.
+
+    start [option=value ...]            options of `Options` and `Policy`, Python literals
+    reply CALL TEXT                     a model call is answered; \n is a line break
+    reply CALL TEXT ; CALL TEXT         several that arrive together
+    fail CALL KIND                      a model call fails
+    pause FRAME PROMPT | PROMPT ...     the cell of a frame asks; also `pause1` (one by one)
+                                        and `recurse` (sub-runs)
+    ran FRAME OUTPUT                    the cell of a frame ends; also `raised FRAME MESSAGE`
+    read FRAME TEXT                     the variable is read; also `missing FRAME NAMES`
+    cancel
+    resume                              forget everything, fold the log, list what is owed
+"""
+
+import ast
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from machine import Machine, replied
+
+from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
+from rlm_fsm.event import Event
+from rlm_fsm.fold import fold, pending
+from rlm_fsm.policy import Policy
+from rlm_fsm.values import CodeError
+
+GOLDEN = Path(__file__).parent / "golden"
+POLICY = {field.name for field in fields(Policy)}
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_machine_does_what_the_transcript_says(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert played(text) == text, "read the docstring of this file before you rewrite a transcript"
+
+
+def played(text: str) -> str:
+    """The transcript with what its commands cause."""
+    machine = Machine()
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("> "):
+            lines += [line, *play(machine, line[2:])]
+        elif not line.startswith("  "):
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def play(machine: Machine, command: str) -> list[str]:
+    """Do one command; the lines that say what it caused."""
+    verb, _, rest = command.partition(" ")
+    frame, _, text = rest.replace("\\n", "\n").partition(" ")
+    match verb:
+        case "start":
+            given = dict(pair.split("=", 1) for pair in rest.split())
+            values = {name: ast.literal_eval(value) for name, value in given.items()}
+            policy = Policy(**{name: values.pop(name) for name in list(values) if name in POLICY})
+            machine.start(policy=policy, **values)
+        case "reply":
+            parts = [part.split(" ", 1) for part in rest.replace("\\n", "\n").split(" ; ")]
+            machine.send(*(replied(machine.call(call), said) for call, said in parts))
+        case "fail":
+            machine.fail(frame, text)
+        case "pause" | "pause1" | "recurse":
+            recursive = True if verb == "recurse" else None
+            prompts = text.split(" | ")
+            machine.pause(*prompts, frame=frame, parallel=verb != "pause1", recursive=recursive)
+        case "ran":
+            machine.ran(text, frame=frame)
+        case "raised":
+            machine.ran(error=CodeError(kind="Error", message=text), frame=frame)
+        case "read":
+            machine.read(text, frame=frame)
+        case "missing":
+            machine.read(None, frame=frame, names=tuple(text.split()))
+        case "cancel":
+            machine.cancel()
+        case "resume":
+            state = fold(machine.log)
+            assert state == machine.state
+            return [f"  owed: {effect_line(effect)}" for effect in pending(state)]
+        case _:
+            raise ValueError(f"unknown command: {command}")
+    committed = [f"  {event_line(event)}" for event in machine.commits[-1]]
+    started = [f"  -> {effect_line(effect)}" for effect in machine.effects]
+    return [*committed, *started, f"  = {state_line(machine)}"]
+
+
+def event_line(event: Event) -> str:
+    """An event in a line: kind, call, and what it says."""
+    said = {
+        "ModelReplied": lambda: repr(event.text),
+        "ModelFailed": lambda: event.error,
+        "CodePaused": lambda: f"{len(event.calls)} calls",
+        "CodeExecuted": lambda: repr(str(event.error) if event.error else event.stdout),
+        "VariableRead": lambda: repr(event.text),
+        "GuardTripped": lambda: event.guard,
+        "LimitReached": lambda: f"{event.limit} {event.used:g} of {event.allowed:g}",
+        "RunFinished": lambda: f"{event.status} {event.output!r} {event.error or ''}".rstrip(),
+    }.get(type(event).__name__, lambda: "")()
+    return " ".join(filter(None, (type(event).__name__, getattr(event, "call_id", ""), said)))
+
+
+def effect_line(effect: Effect) -> str:
+    """An effect in a line."""
+    match effect:
+        case CallModel():
+            return f"CallModel {effect.call_id} {effect.purpose} {effect.adapter}"
+        case RunCode():
+            return f"RunCode {effect.call_id} {effect.code!r}"
+        case ResumeCode():
+            outcomes = ", ".join(f"{o.kind} {o.text!r}" for o in effect.outcomes)
+            return f"ResumeCode {effect.call_id} [{outcomes}]"
+        case ReadVariable():
+            return f"ReadVariable {effect.call_id} {effect.name}"
+        case _:
+            return repr(effect)
+
+
+def state_line(machine: Machine) -> str:
+    """Where the run stands."""
+    state = machine.state
+    frames = " ".join(f"{name}:{state.frames[name].phase.name}" for name in sorted(state.frames))
+    waiting = f" queued {len(state.queue)}" if state.queue else ""
+    spent = state.spent
+    return f"{state.status} {frames}{waiting} steps {spent.steps} subcalls {spent.subcalls}"
+
+
+def main() -> None:
+    for path in sorted(GOLDEN.glob("*.txt")):
+        path.write_text(played(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__" and "--rewrite" in sys.argv:
+    main()

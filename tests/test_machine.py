@@ -1,0 +1,308 @@
+"""Any schedule: replies, cells, parallel outcomes in any order, failures, crashes, re-opened logs.
+
+After every rule: folding the log gives the live state, what is owed is what is outstanding, each
+frame moved as its row says, budgets never rise, and the invariants of `rlm_fsm.state` hold.
+"""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from machine import BOOM, TEXT, code
+
+from effects.log.sqlite import SqliteLog
+from rlm_fsm.calls import takes_a_place
+from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
+from rlm_fsm.event import (
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    Event,
+    ModelFailed,
+    ModelReplied,
+    ReplFailed,
+    RunStarted,
+    VariableRead,
+)
+from rlm_fsm.fold import advance, fold, pending, state_at
+from rlm_fsm.ids import CallId, RunId
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy, estimate
+from rlm_fsm.reducer import TRANSITIONS, step
+from rlm_fsm.reply import visible
+from rlm_fsm.state import INITIAL, Phase, RunState
+from rlm_fsm.values import HostCall, Outcome, Usage
+
+RUN = RunId("run")
+
+REPLIES = st.one_of(
+    st.just(code("x = 1")),
+    st.just(code("a = 1") + "\nand\n" + code("b = 2")),
+    st.just(code("a = 1") + "\nFINAL: after"),
+    st.sampled_from(["FINAL: 42", "FINAL_VAR: x", "", "Let me think.", "```python\nx = ("]),
+    st.text(max_size=40),
+)
+PROMPTS = st.lists(st.sampled_from(["a", "b", "c", "long " * 300]), max_size=6)
+OPTIONS = st.builds(
+    Options,
+    policy=st.builds(
+        Policy,
+        max_steps=st.integers(0, 6),
+        max_subcalls=st.integers(0, 12),
+        max_total_tokens=st.sampled_from([None, 3_000, 20_000]),
+        max_subcall_tokens=st.sampled_from([None, 600, 5_000]),
+        max_cost_usd=st.sampled_from([None, 0.05]),
+        max_seconds=st.sampled_from([None, 50.0]),
+        on_limit=st.sampled_from(["finalize", "raise"]),
+    ),
+    max_tokens=st.just(100),
+    subcall_max_tokens=st.just(50),
+    system_prompt=st.just("system"),
+    subcall_system_prompt=st.just("sub"),
+    recursive_subcall_system_prompt=st.just("recursive"),
+    conversation_history=st.booleans(),
+    max_history_tokens=st.sampled_from([0, 60]),
+    recursive_subcalls=st.booleans(),
+    max_recursion_depth=st.integers(0, 3),
+    recursive_subcall_max_steps=st.integers(1, 3),
+    max_concurrent_subcalls=st.integers(1, 3),
+    require_repl_before_final=st.booleans(),
+    require_subcall_before_final=st.booleans(),
+    min_steps=st.integers(0, 2),
+    invalid_response_limit=st.sampled_from([None, 2]),
+    repl_error_limit=st.sampled_from([None, 2]),
+    auto_finalize_var=st.sampled_from([None, "answer"]),
+)
+
+
+class AnySchedule(RuleBasedStateMachine):
+    """A world that answers what is outstanding, in whatever order and way hypothesis likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = str(Path(self.folder.name) / "log.sqlite")
+        self.log = SqliteLog(self.path, durability="process")
+        self.state: RunState = INITIAL
+        self.events: list[Event] = []
+        self.outstanding: list[Effect] = []
+        self.over_estimate = 0
+        self.told: dict[CallId, Outcome] = {}
+        self.clock_s = 0.0
+
+    def teardown(self) -> None:
+        self.log.close()
+        self.folder.cleanup()
+
+    # -- the world -------------------------------------------------------------------------------
+
+    @initialize(options=OPTIONS)
+    def start(self, options: Options) -> None:
+        self.commit([RunStarted(query="What?", context=TEXT, options=options)])
+
+    @precondition(lambda self: self.waiting_for(CallModel))
+    @rule(data=st.data())
+    def models_answer(self, data: st.DataObject) -> None:
+        """Some of the calls in flight end, all in one commit."""
+        calls = data.draw(st.permutations(self.waiting_for(CallModel)))
+        some = calls[: data.draw(st.integers(1, len(calls)))]
+        self.commit([self.outcome(call, data) for call in some])
+
+    @precondition(lambda self: self.waiting_for(RunCode, ResumeCode))
+    @rule(data=st.data())
+    def a_cell_goes_on(self, data: st.DataObject) -> None:
+        """A cell pauses, ends, raises, or its REPL is gone."""
+        effect = data.draw(st.sampled_from(self.waiting_for(RunCode, ResumeCode)))
+        self.clock_s += 1
+        named = {"frame": effect.frame, "call_id": effect.call_id}
+        match data.draw(st.sampled_from(["pause", "end", "end", "raise", "lost", "fail"])):
+            case "pause":
+                recursive = data.draw(st.sampled_from([None, True, False]))
+                calls = tuple(
+                    HostCall(fn="llm_batch", prompt=prompt, recursive=recursive)
+                    for prompt in data.draw(PROMPTS)
+                )
+                parallel = data.draw(st.booleans())
+                event: Event = CodePaused(**named, calls=calls, parallel=parallel)
+            case "end":
+                watched = data.draw(st.sampled_from([{}, {"answer": "found"}]))
+                out = data.draw(st.text(max_size=20))
+                event = CodeExecuted(**named, stdout=out, stdout_chars=len(out), watched=watched)
+            case "raise":
+                event = CodeExecuted(**named, error=BOOM, clock_s=self.clock_s)
+            case "lost":
+                event = CodeExecuted(**named, error=BOOM, repl_lost=True)
+            case _:
+                event = ReplFailed(**named, message="no process")
+        self.commit([event])
+
+    @precondition(lambda self: self.waiting_for(ReadVariable))
+    @rule(data=st.data())
+    def a_variable_is_read(self, data: st.DataObject) -> None:
+        effect = data.draw(st.sampled_from(self.waiting_for(ReadVariable)))
+        text = data.draw(st.sampled_from([None, "", "the answer"]))
+        self.commit(
+            [VariableRead(frame=effect.frame, call_id=effect.call_id, name=effect.name, text=text)]
+        )
+
+    @precondition(lambda self: self.state.seq > 6 and not self.state.is_over)
+    @rule(now=st.integers(0, 9))
+    def somebody_cancels(self, now: int) -> None:
+        if now == 0:
+            self.commit([Cancelled(reason="enough")])
+
+    @precondition(lambda self: self.state.seq > 0)
+    @rule()
+    def the_process_dies(self) -> None:
+        """What isn't in the log is gone: state and effects come back from it alone."""
+        self.log.close()
+        self.log = SqliteLog(self.path, durability="process")
+        self.events = [logged.event for logged in self.log.load(RUN)]
+        self.state = fold(self.events)
+        self.outstanding = list(pending(self.state))
+
+    # -- what always holds -----------------------------------------------------------------------
+
+    @invariant()
+    def folding_the_log_gives_the_live_state(self) -> None:
+        assert fold(self.events) == self.state
+        assert state_at(self.events, self.state.seq) == self.state
+
+    @invariant()
+    def what_is_owed_is_what_is_outstanding(self) -> None:
+        if not self.state.is_over:
+            assert sorted(map(repr, self.outstanding)) == sorted(map(repr, pending(self.state)))
+            assert self.state.seq == 0 or self.outstanding, "a live run waits for something"
+        else:
+            assert pending(self.state) == ()
+
+    @invariant()
+    def the_window_is_kept(self) -> None:
+        taking = [call for call in self.state.calls.values() if takes_a_place(call)]
+        assert self.state.in_flight == len(taking)
+        assert len(taking) <= self.state.options.max_concurrent_subcalls
+        assert not set(self.state.calls) & {call.call_id for call in self.state.queue}
+
+    @invariant()
+    def reservations_are_those_of_the_calls_in_flight(self) -> None:
+        spent, calls = self.state.spent, self.state.calls.values()
+        assert spent.reserved_tokens == sum(self.reserved(call) for call in calls)
+        assert spent.reserved_tokens >= spent.reserved_subcall_tokens >= 0
+
+    @invariant()
+    def limits_are_overshot_by_no_more_than_the_estimates_errors(self) -> None:
+        policy, spent = self.state.options.policy, self.state.spent
+        assert spent.steps <= policy.max_steps
+        assert spent.subcalls <= policy.max_subcalls
+        used = spent.usage.total_tokens + spent.reserved_tokens
+        if policy.max_total_tokens is not None:
+            assert used <= policy.max_total_tokens + self.over_estimate
+        if policy.max_subcall_tokens is not None:
+            used = spent.subcall_tokens + spent.reserved_subcall_tokens
+            assert used <= policy.max_subcall_tokens + self.over_estimate
+
+    @invariant()
+    def frames_are_as_their_phase_says(self) -> None:
+        for frame in self.state.frames.values():
+            assert (frame.pause is not None) == (frame.phase is Phase.WAITING)
+            assert frame.pause is None or frame.pause.missing > 0
+            if frame.id != "0":
+                parent = self.state.frames[frame.id.rpartition(".")[0]]
+                assert parent.phase is Phase.WAITING
+                assert frame.id not in parent.pause.answers
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def commit(self, arrived: list[Event]) -> None:
+        before = self.state
+        self.state, events, effects = advance(before, arrived)
+        self.log.append(RUN, before.seq, events)
+        self.events += events
+        self.check_rows(before, events)
+        self.check_outcomes(before, effects)
+        self.check_budget(before)
+        answered = {self.answers(event) for event in arrived}
+        self.outstanding = [e for e in self.outstanding if self.name(e) not in answered]
+        self.outstanding += effects
+        if self.state.is_over:
+            assert effects == (), "terminal states emit nothing"
+
+    def check_rows(self, state: RunState, events: tuple[Event, ...]) -> None:
+        for event in events:
+            row = TRANSITIONS[state.frames[event.frame].phase, type(event)]
+            state, _ = step(state, event)
+            frame = state.frames.get(event.frame)
+            if frame is None:
+                assert {Phase.DONE, Phase.FAILED} & set(row.to)
+            else:
+                assert frame.phase in row.to, (row, frame.phase)
+
+    def check_outcomes(self, before: RunState, effects: tuple[Effect, ...]) -> None:
+        """A cell is resumed with what its plain subcalls were answered, in call order."""
+        for effect in effects:
+            if not isinstance(effect, ResumeCode) or effect.frame not in before.frames:
+                continue
+            pause = before.frames[effect.frame].pause
+            for asked, outcome in zip(pause.asked if pause else (), effect.outcomes, strict=False):
+                assert outcome == self.told.get(asked, outcome)
+
+    def check_budget(self, before: RunState) -> None:
+        old, new = before.spent, self.state.spent
+        assert new.usage.total_tokens >= old.usage.total_tokens
+        assert (new.steps, new.subcalls, new.model_calls) >= (
+            old.steps,
+            old.subcalls,
+            old.model_calls,
+        )
+        assert (new.cost_usd or 0) >= (old.cost_usd or 0)
+        assert new.seconds >= old.seconds
+
+    def outcome(self, call: CallModel, data: st.DataObject) -> Event:
+        self.clock_s += 1
+        named = {"frame": call.frame, "call_id": call.call_id, "clock_s": self.clock_s}
+        if data.draw(st.integers(0, 9)) == 0:
+            if call.purpose == "subcall":
+                self.told[call.call_id] = Outcome("error", "server: down")
+            return ModelFailed(**named, error="server", message="down")
+        text = data.draw(REPLIES)
+        if call.purpose == "subcall":
+            self.told[call.call_id] = Outcome("text", visible(text))
+        billed = data.draw(st.integers(0, 400))
+        self.over_estimate += max(0, billed - self.reserved(call))
+        cost = data.draw(st.sampled_from([None, 0.01]))
+        return ModelReplied(**named, text=text, usage=Usage(billed, 0, billed), cost_usd=cost)
+
+    def reserved(self, call: CallModel) -> int:
+        chars = call.prompt.chars + (len("sub") if call.purpose == "subcall" else 0)
+        return estimate(chars, call.max_tokens)
+
+    def waiting_for(self, *kinds: type) -> list:
+        """Outstanding effects of these kinds; none once the run is over."""
+        if self.state.is_over:
+            return []
+        return [effect for effect in self.outstanding if isinstance(effect, kinds)]
+
+    @staticmethod
+    def name(effect: Effect) -> CallId:
+        return effect.call_id
+
+    @staticmethod
+    def answers(event: Event) -> CallId | None:
+        return getattr(event, "call_id", None)
+
+
+AnySchedule.TestCase.settings = settings(
+    parent=settings(),
+    max_examples=60,
+    stateful_step_count=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+test_any_schedule = AnySchedule.TestCase
