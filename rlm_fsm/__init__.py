@@ -1,1 +1,150 @@
-"""A runtime for Recursive Language Models."""
+"""A runtime for Recursive Language Models: a pure state machine over an event log.
+
+    from rlm_fsm import run
+
+    result = run("Which launch had the largest revenue?", text, model="openai:gpt-5")
+    print(result.output)
+
+The names of the core are imported with the package. Those of the shell (`run`, `RLM`, `Context`,
+adapters ...) are imported when they are first used, so that a program that only folds logs loads
+no network client and no database.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlm_fsm._version import __version__
+from rlm_fsm.errors import (
+    IllegalEvent,
+    LogConflict,
+    LogCorrupt,
+    LogError,
+    LogForeign,
+    LogNewer,
+    MaxCostExceeded,
+    MaxRecursionExceeded,
+    MaxSecondsExceeded,
+    MaxStepsExceeded,
+    MaxSubcallsExceeded,
+    MaxTokensExceeded,
+    ModelAuthError,
+    ModelError,
+    ModelTimeoutError,
+    PolicyError,
+    ReplayDiverged,
+    ReplError,
+    RLMError,
+    RunError,
+    RunNotFound,
+    UsageError,
+)
+from rlm_fsm.fold import fold, pending, state_at
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy
+from rlm_fsm.reducer import TRANSITIONS, step
+from rlm_fsm.state import Frame, Phase, RunState
+from rlm_fsm.trace import Trace, TraceStep
+from rlm_fsm.values import ModelResponse, Usage
+
+if TYPE_CHECKING:
+    from effects.adapters.base import AdapterError, ModelAdapter
+    from effects.adapters.fake import FakeAdapter, FakeRule
+    from effects.adapters.openai_compat import OpenAICompatAdapter
+    from effects.api import RLM, arun, run, runs
+    from effects.context import Context
+    from effects.interpreter import Appended
+    from effects.log.base import EventLog, RunInfo
+    from effects.log.sqlite import SqliteLog
+    from effects.repls.base import ReplLimits
+    from effects.result import RunResult, RunUsage
+
+_SHELL = {
+    "RLM": "effects.api",
+    "arun": "effects.api",
+    "run": "effects.api",
+    "runs": "effects.api",
+    "Context": "effects.context",
+    "RunResult": "effects.result",
+    "RunUsage": "effects.result",
+    "ReplLimits": "effects.repls.base",
+    "Appended": "effects.interpreter",
+    "EventLog": "effects.log.base",
+    "RunInfo": "effects.log.base",
+    "SqliteLog": "effects.log.sqlite",
+    "ModelAdapter": "effects.adapters.base",
+    "AdapterError": "effects.adapters.base",
+    "FakeAdapter": "effects.adapters.fake",
+    "FakeRule": "effects.adapters.fake",
+    "OpenAICompatAdapter": "effects.adapters.openai_compat",
+}
+
+__all__ = [
+    "RLM",
+    "TRANSITIONS",
+    "AdapterError",
+    "Appended",
+    "Context",
+    "EventLog",
+    "FakeAdapter",
+    "FakeRule",
+    "Frame",
+    "IllegalEvent",
+    "LogConflict",
+    "LogCorrupt",
+    "LogError",
+    "LogForeign",
+    "LogNewer",
+    "MaxCostExceeded",
+    "MaxRecursionExceeded",
+    "MaxSecondsExceeded",
+    "MaxStepsExceeded",
+    "MaxSubcallsExceeded",
+    "MaxTokensExceeded",
+    "ModelAdapter",
+    "ModelAuthError",
+    "ModelError",
+    "ModelResponse",
+    "ModelTimeoutError",
+    "OpenAICompatAdapter",
+    "Options",
+    "Phase",
+    "Policy",
+    "PolicyError",
+    "RLMError",
+    "ReplError",
+    "ReplLimits",
+    "ReplayDiverged",
+    "RunError",
+    "RunInfo",
+    "RunNotFound",
+    "RunResult",
+    "RunState",
+    "RunUsage",
+    "SqliteLog",
+    "Trace",
+    "TraceStep",
+    "Usage",
+    "UsageError",
+    "__version__",
+    "arun",
+    "fold",
+    "pending",
+    "run",
+    "runs",
+    "state_at",
+    "step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the shell, imported when it is first used (PEP 562)."""
+    module = _SHELL.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,11 +14,11 @@ Rules:
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
 from rlm_fsm.event import EffectStarted, LimitReached, ModelFailed, ModelReplied
+from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, CallId, FrameId, frame_of
 from rlm_fsm.policy import Breach, breach_by_call, estimate, reserve, settle
 from rlm_fsm.state import Frame, Pause, Phase, RunState
@@ -30,7 +30,7 @@ Step = tuple[RunState, tuple[Effect, ...]]
 
 def put(state: RunState, frame: Frame) -> RunState:
     """The state with this frame in place of the one of the same name."""
-    return replace(state, frames=state.frames.set(frame.id, frame))
+    return evolve(state, frames=state.frames.set(frame.id, frame))
 
 
 def takes_a_place(call: CallModel) -> bool:
@@ -48,7 +48,7 @@ def breach(state: RunState, call: CallModel) -> Breach | None:
 def start(state: RunState, call: CallModel) -> Step:
     """Let a call out: reserve its estimate, announce it, make it."""
     takes = takes_a_place(call)
-    state = replace(
+    state = evolve(
         state,
         calls=state.calls.set(call.call_id, call),
         in_flight=state.in_flight + takes,
@@ -60,7 +60,7 @@ def start(state: RunState, call: CallModel) -> Step:
 def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False) -> Step:
     """Queue calls, in front for the next turn of an open sub-run, and let out what may start."""
     queue = state.queue.extendleft(calls) if first else state.queue.extend(calls)
-    return pump(replace(state, queue=queue))
+    return pump(evolve(state, queue=queue))
 
 
 def pump(state: RunState) -> Step:
@@ -70,7 +70,7 @@ def pump(state: RunState) -> Step:
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
         call = state.queue.left
-        state = replace(state, queue=state.queue.popleft())
+        state = evolve(state, queue=state.queue.popleft())
         exceeded = breach(state, call)
         if exceeded is None:
             state, effects = start(state, call)
@@ -95,14 +95,14 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         cost_usd=event.cost_usd if replied else None,
     )
     if event.clock_s > spent.seconds:
-        spent = replace(spent, seconds=event.clock_s)
+        spent = evolve(spent, seconds=event.clock_s)
     calls = state.calls.remove(event.call_id)
-    return replace(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
+    return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
 
 def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
     """Put a frame to wait for calls that its cell asked for."""
-    return enqueue(put(state, replace(frame, phase=Phase.WAITING, pause=pause)), calls)
+    return enqueue(put(state, evolve(frame, phase=Phase.WAITING, pause=pause)), calls)
 
 
 def deliver(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
@@ -114,8 +114,8 @@ def deliver(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
     if pause.missing == 1:
         outcomes = tuple(answers[asked] for asked in pause.asked)
         return resume(state, frame, outcomes)
-    waiting = replace(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
-    state = put(state, replace(frame, pause=waiting))
+    waiting = evolve(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
+    state = put(state, evolve(frame, pause=waiting))
     if pause.backlog:
         return enqueue(state, pause.backlog[:1])
     return state, ()
@@ -124,14 +124,14 @@ def deliver(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
 def resume(state: RunState, frame: Frame, outcomes: tuple[Outcome, ...]) -> Step:
     """Go on with the paused cell."""
     assert frame.cell is not None, "a waiting frame has a cell"
-    cell = replace(frame.cell, outcomes=outcomes)
-    state = put(state, replace(frame, phase=Phase.RUNNING, pause=None, cell=cell))
+    cell = evolve(frame.cell, outcomes=outcomes)
+    state = put(state, evolve(frame, phase=Phase.RUNNING, pause=None, cell=cell))
     return state, (ResumeCode(frame=frame.id, call_id=cell.id, outcomes=outcomes),)
 
 
 def drop(state: RunState, frame: Frame) -> RunState:
     """Forget a sub-run that has ended: it has no call in flight or queued."""
-    return replace(state, frames=state.frames.remove(frame.id))
+    return evolve(state, frames=state.frames.remove(frame.id))
 
 
 def limit_outcome(exceeded: Breach) -> Outcome:

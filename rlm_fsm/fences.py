@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})([^\n]*)")
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n]*)", re.MULTILINE)
 _LANGUAGE = re.compile(r"[\w+#-]+")
 _TOKEN = re.compile(r"\\.|'''|\"\"\"|['\"#]|`{3,}")
 _ESCAPE = re.compile(r"\\[^\n]")
@@ -130,18 +130,7 @@ class Fence:
 def fence_at(text: str, start: int, end: int) -> Fence | None:
     """The fence on the line ``text[start:end]``, or None."""
     found = _FENCE.match(text, start, end)
-    if found is None:
-        return None
-    mark, info = found[1], found[2].strip()
-    language = _LANGUAGE.search(info.lower())
-    return Fence(
-        start=start,
-        body=end + 1,
-        mark=mark,
-        language=language[0] if language else "",
-        bare=not info,
-        opens=mark[0] == "~" or "`" not in info,
-    )
+    return _fence(found) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +156,12 @@ class _Splitter:
 
     def parts(self) -> Iterator[Part]:
         text, start, position = self.text, 0, 0
-        while position < len(text):
-            line_end = _line_end(text, position)
-            fence = fence_at(text, position, line_end)
-            if fence is None or not fence.opens:
-                position = line_end + 1
+        while (found := _FENCE.search(text, position)) is not None:
+            fence = _fence(found)
+            if not fence.opens:
+                position = fence.body
                 continue
-            yield Prose(start, position)
+            yield Prose(start, fence.start)
             blocks, position = self._blocks(fence)
             yield from blocks
             start = position
@@ -212,19 +200,27 @@ class _Splitter:
                 state, ticks = _lex(text, start, line_end, state)
                 if ticks and ticks[1] - ticks[0] >= len(opening.mark) and opening.mark[0] == "`":
                     return self._checked(opening, inside, _End(code=ticks[0], next=ticks[1]))
-        if inside is not None:
-            self.misses += 1
-            return inside
-        return _End(code=len(text), next=len(text), closed=False)
+        return self._checked(opening, inside, _End(len(text), len(text), closed=False))
 
     def _checked(self, opening: Fence, inside: _End | None, end: _End) -> _End:
         """The end, unless fences were skipped as parts of strings and the code doesn't parse."""
-        if inside is None:
-            return end
-        if python_tree(shift_left(self.text[opening.body : end.code])) is not None:
+        if inside is None or python_tree(shift_left(self.text[opening.body : end.code])):
             return end
         self.misses += 1
         return inside
+
+
+def _fence(found: re.Match[str]) -> Fence:
+    mark, info = found[1], found[2].strip()
+    language = _LANGUAGE.search(info.lower())
+    return Fence(
+        start=found.start(),
+        body=found.end() + 1,
+        mark=mark,
+        language=language[0] if language else "",
+        bare=not info,
+        opens=mark[0] == "~" or "`" not in info,
+    )
 
 
 def _lex(

@@ -5,8 +5,6 @@ A sub-run is a frame like the root. It differs in three ways only: its turns wai
 its parent's cell waits for.
 """
 
-from dataclasses import replace
-
 from rlm_fsm import history
 from rlm_fsm.calls import (
     Step,
@@ -24,6 +22,7 @@ from rlm_fsm.calls import (
 )
 from rlm_fsm.effect import CallModel, Purpose, Record
 from rlm_fsm.event import CodePaused, LimitReached, RunFinished, Status
+from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, CallId, FrameId, child_frame, depth_of, host_call_id, turn_id
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Breach, breach_by_subcalls
@@ -52,7 +51,7 @@ def open_frame(
 
 def ask(state: RunState, frame: Frame) -> Step:
     """Take the next turn, or derive the limit that forbids it. The frame's news is told."""
-    frame = replace(frame, phase=Phase.ASKING)
+    frame = evolve(frame, phase=Phase.ASKING)
     if frame.turns >= frame.max_steps:
         limit = "max_steps" if frame.id == ROOT else "recursive_subcall_max_steps"
         exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns + 1)
@@ -63,15 +62,15 @@ def ask(state: RunState, frame: Frame) -> Step:
     exceeded = breach(state, call)
     if exceeded is not None:
         return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
-    spent = replace(state.spent, steps=state.spent.steps + 1)
-    return start(put(replace(state, spent=spent), told), call)
+    spent = evolve(state.spent, steps=state.spent.steps + 1)
+    return start(put(evolve(state, spent=spent), told), call)
 
 
 def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     """Take a last turn for the best answer if the budget allows it; else end with what there is."""
     if frame.turns == 0 or reached.limit in ("max_cost_usd", "max_seconds"):
         return end_limited(state, frame, reached)
-    frame = replace(
+    frame = evolve(
         frame,
         phase=Phase.CLOSING,
         limit=reached.limit,
@@ -114,7 +113,7 @@ def finish(
     """End the run: derive `RunFinished`."""
     phase = Phase.FAILED if status == "failed" else Phase.DONE
     event = RunFinished(status=status, output=output, limit=limit, error=error, cause=cause)
-    return put(state, replace(frame, phase=phase, cell=None)), (Record(event=event),)
+    return put(state, evolve(frame, phase=phase, cell=None)), (Record(event=event),)
 
 
 def fail(state: RunState, frame: Frame, error: str, cause: str) -> Step:
@@ -139,14 +138,14 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     answers that the cell would then lose.
     """
     asked, unique = _merge(frame, event.calls)
-    frame = replace(frame, host_calls=frame.host_calls + len(asked))
+    frame = evolve(frame, host_calls=frame.host_calls + len(asked))
     exceeded = breach_by_subcalls(state.options.policy, state.spent, len(unique))
     if exceeded is not None or not asked:
         message = f"the limit {exceeded} leaves no room for these {len(unique)} calls"
         return resume(state, frame, tuple(Outcome("limit", message) for _ in asked))
-    frame = replace(frame, subcalls=frame.subcalls + len(unique))
-    spent = replace(state.spent, subcalls=state.spent.subcalls + len(unique))
-    state = replace(state, spent=spent)
+    frame = evolve(frame, subcalls=frame.subcalls + len(unique))
+    spent = evolve(state.spent, subcalls=state.spent.subcalls + len(unique))
+    state = evolve(state, spent=spent)
     calls: list[CallModel] = []
     for call_id, call in unique.items():
         if _recurses(frame, call, state.options):
@@ -165,7 +164,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
 def _turn(frame: Frame, options: Options, purpose: Purpose) -> tuple[Frame, CallModel]:
     """The frame that has told its news, and the call of its next turn."""
     told = history.append(frame, Message("user", frame.news))
-    told = replace(told, news="", turns=frame.turns + 1)
+    told = evolve(told, news="", turns=frame.turns + 1)
     call = CallModel(
         frame=frame.id,
         call_id=turn_id(frame.id, told.turns),

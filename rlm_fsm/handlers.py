@@ -8,8 +8,6 @@ Oddity: handlers of the same outcome in two phases are two, even where they do a
 is read more often than it is written.
 """
 
-from dataclasses import replace
-
 from returns.pipeline import is_successful
 
 from rlm_fsm import calls, frames, guards, history
@@ -29,6 +27,7 @@ from rlm_fsm.event import (
     RunStarted,
     VariableRead,
 )
+from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, cell_id, read_id
 from rlm_fsm.prompts import PROFILES, refusal_message, result_message
 from rlm_fsm.reply import Answer, TextAnswer, VariableAnswer, parse, visible
@@ -41,7 +40,7 @@ from rlm_fsm.values import Message, Outcome
 
 def on_new_run_started(state: RunState, _: Frame, event: RunStarted) -> Step:
     """The root is opened and asks the model for its first turn."""
-    state = replace(state, query=event.query, context=event.context, options=event.options)
+    state = evolve(state, query=event.query, context=event.context, options=event.options)
     frame = frames.open_frame(
         ROOT,
         event.query,
@@ -72,7 +71,7 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
     if not reply.blocks:
         assert reply.answer is not None, "a reply holds code or an answer"
         return _then_pump(_conclude(state, frame, reply.answer))
-    frame = replace(frame, invalid=0, todo=reply.blocks, answer=reply.answer, shown=())
+    frame = evolve(frame, invalid=0, todo=reply.blocks, answer=reply.answer, shown=())
     return _then_pump(_run_next(state, frame))
 
 
@@ -85,12 +84,12 @@ def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) ->
 def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step:
     """The model is told the reason and asked again; after too many refusals the frame gives up."""
     counts = event.guard not in ("missing_variable", "unreadable_variable")
-    frame = replace(frame, invalid=frame.invalid + counts)
+    frame = evolve(frame, invalid=frame.invalid + counts)
     if guards.too_many_invalid(frame, state.options):
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
         return frames.fail(state, frame, error, "guard")
     told = refusal_message(event.reason, frame.max_steps - frame.turns)
-    return frames.ask(state, replace(frame, news=f"{frame.news}\n\n{told}".lstrip()))
+    return frames.ask(state, evolve(frame, news=f"{frame.news}\n\n{told}".lstrip()))
 
 
 def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) -> Step:
@@ -126,7 +125,7 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
     state, options = _at(state, event.clock_s), state.options
     profile = PROFILES[options.profile]
     watched = event.watched.get(options.auto_finalize_var or "", "")
-    frame = replace(
+    frame = evolve(
         frame,
         cell=None,
         shown=(*frame.shown, render(event, profile)),
@@ -149,7 +148,7 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
 
 def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
     """The frame fails: there is nothing to run its code in."""
-    return frames.fail(state, replace(frame, cell=None), event.message, "repl")
+    return frames.fail(state, evolve(frame, cell=None), event.message, "repl")
 
 
 # -- WAITING --------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ def on_waiting_model_failed(state: RunState, _: Frame, event: ModelFailed) -> St
 
 def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
     """The value is the answer; a missing variable is refused and the model told which exist."""
-    frame = replace(frame, reading=None)
+    frame = evolve(frame, reading=None)
     if event.text is None:
         refusal = guards.missing_variable(event.name, event.names, event.error)
         return _refuse(state, frame, refusal)
@@ -186,7 +185,7 @@ def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead)
 
 def on_reading_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
     """The frame fails: there is nothing to read from."""
-    return frames.fail(state, replace(frame, reading=None), event.message, "repl")
+    return frames.fail(state, evolve(frame, reading=None), event.message, "repl")
 
 
 # -- CLOSING --------------------------------------------------------------------------------------
@@ -227,12 +226,12 @@ def on_closing_model_failed(state: RunState, frame: Frame, event: ModelFailed) -
 def on_closing_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
     """The value is the answer; a missing variable leaves the best one so far."""
     text = frame.best if event.text is None else event.text
-    return frames.answer(state, replace(frame, reading=None), text)
+    return frames.answer(state, evolve(frame, reading=None), text)
 
 
 def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step:
     """The frame ends with the best answer that it has."""
-    return frames.answer(state, replace(frame, reading=None), frame.best)
+    return frames.answer(state, evolve(frame, reading=None), frame.best)
 
 
 # -- the end --------------------------------------------------------------------------------------
@@ -246,7 +245,7 @@ def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
 
 def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
     """The run is over: nothing more may happen."""
-    over = replace(
+    over = evolve(
         state,
         status=event.status,
         output=event.output,
@@ -267,7 +266,7 @@ def _run_next(state: RunState, frame: Frame) -> Step:
     cell = Cell(id=cell_id(frame.id, number), code=code)
     watched = state.options.auto_finalize_var
     run = RunCode(frame=frame.id, call_id=cell.id, code=code, watch=(watched,) if watched else ())
-    running = replace(frame, phase=Phase.RUNNING, cell=cell, cells=number, todo=todo)
+    running = evolve(frame, phase=Phase.RUNNING, cell=cell, cells=number, todo=todo)
     return put(state, running), (run,)
 
 
@@ -280,18 +279,18 @@ def _conclude(state: RunState, frame: Frame, answer: Answer) -> Step:
         case TextAnswer(text):
             return frames.answer(state, frame, text)
         case VariableAnswer(name):
-            return _read(state, replace(frame, phase=Phase.READING), name)
+            return _read(state, evolve(frame, phase=Phase.READING), name)
 
 
 def _read(state: RunState, frame: Frame, name: str) -> Step:
     reads = frame.reads + 1
     effect = ReadVariable(frame=frame.id, call_id=read_id(frame.id, reads), name=name)
-    return put(state, replace(frame, reads=reads, reading=name)), (effect,)
+    return put(state, evolve(frame, reads=reads, reading=name)), (effect,)
 
 
 def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
     """Derive a refusal; what the turn's cells showed is told with it."""
-    frame = replace(frame, phase=Phase.ASKING, news=_output(frame), shown=(), answer=None, todo=())
+    frame = evolve(frame, phase=Phase.ASKING, news=_output(frame), shown=(), answer=None, todo=())
     event = GuardTripped(frame=frame.id, guard=refused.guard, reason=refused.reason)
     return put(state, frame), (Record(event=event),)
 
@@ -299,7 +298,7 @@ def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
 def _tell(state: RunState, frame: Frame) -> Step:
     """Show the model what the turn's cells gave and ask for the next turn."""
     news = result_message("\n\n".join(frame.shown), frame.max_steps - frame.turns)
-    return frames.ask(state, replace(frame, news=news, shown=(), answer=None, todo=()))
+    return frames.ask(state, evolve(frame, news=news, shown=(), answer=None, todo=()))
 
 
 def _output(frame: Frame) -> str:
@@ -316,7 +315,7 @@ def _then_pump(taken: Step) -> Step:
 def _at(state: RunState, clock_s: float) -> RunState:
     if clock_s <= state.spent.seconds:
         return state
-    return replace(state, spent=replace(state.spent, seconds=clock_s))
+    return evolve(state, spent=evolve(state.spent, seconds=clock_s))
 
 
 def _failure(event: ModelFailed) -> str:

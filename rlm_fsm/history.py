@@ -11,9 +11,9 @@ Rules:
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 
+from rlm_fsm.evolve import evolve
 from rlm_fsm.options import Options
 from rlm_fsm.state import Frame
 from rlm_fsm.values import Message, TextRef, estimate_tokens
@@ -24,7 +24,7 @@ HEAD = 2
 
 def append(frame: Frame, message: Message) -> Frame:
     """The frame with one more message."""
-    return replace(
+    return evolve(
         frame,
         messages=frame.messages.append(message),
         digest=_chain(frame.digest, message),

@@ -14,10 +14,11 @@ Rules:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from rlm_fsm.errors import UsageError
+from rlm_fsm.evolve import evolve
 from rlm_fsm.values import Usage, estimate_tokens
 
 OnLimit = Literal["finalize", "raise"]
@@ -67,7 +68,7 @@ _REQUIRED = frozenset({"max_steps", "max_subcalls", "max_recursion_depth"})
 _WHOLE = _REQUIRED | {"max_total_tokens", "max_subcall_tokens"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Spent:
     """What a run has spent so far, and what is reserved for calls in flight."""
 
@@ -110,7 +111,7 @@ def estimate(prompt_chars: int, max_tokens: int) -> int:
 
 def reserve(spent: Spent, tokens: int, *, below_root: bool) -> Spent:
     """Set `tokens` aside for a call that starts."""
-    return replace(
+    return evolve(
         spent,
         reserved_tokens=spent.reserved_tokens + tokens,
         reserved_subcall_tokens=spent.reserved_subcall_tokens + (tokens if below_root else 0),
@@ -122,7 +123,7 @@ def settle(
 ) -> Spent:
     """Replace a reservation of `tokens` by the bill of the call that ended."""
     cost = spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd
-    return replace(
+    return evolve(
         spent,
         model_calls=spent.model_calls + 1,
         usage=spent.usage + usage,

@@ -14,7 +14,6 @@ that says otherwise can't be folded: `ReplayDiverged`.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rlm_fsm import handlers as on
@@ -39,6 +38,7 @@ from rlm_fsm.event import (
     RunStarted,
     VariableRead,
 )
+from rlm_fsm.evolve import evolve
 from rlm_fsm.state import LIVE, Frame, Phase, RunState
 
 Handler = Callable[[RunState, Frame, Any], Step]
@@ -136,10 +136,10 @@ def step(state: RunState, event: Event) -> Step:
     row = TRANSITIONS.get((phase, type(event))) if phase else None
     if row is None or frame is None:
         raise _illegal(phase, event, IMPOSSIBLE.get((phase, type(event))) if phase else None)
-    after, effects = row.handler(replace(state, owed=(), seq=state.seq + 1), frame, event)
+    after, effects = row.handler(evolve(state, owed=(), seq=state.seq + 1), frame, event)
     derived = tuple(e.event for e in effects if isinstance(e, Record))
     if derived or owed:
-        after = replace(after, owed=derived + owed)
+        after = evolve(after, owed=derived + owed)
     return after, effects
 
 

@@ -227,7 +227,7 @@ def _read_prose(text: str, start: int, end: int, found: _Found) -> int:
 def _read_bare(text: str, profile: Profile) -> _Found | None:
     """Rule 4: the reply as code, or None when it isn't."""
     found = _Found()
-    for start in lines_outside_strings(text):
+    for start in lines_outside_strings(text) if "FINAL" in text else ():
         final = final_at(text, start)
         if final is None:
             continue

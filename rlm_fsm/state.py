@@ -1,6 +1,7 @@
 """All that is known of a run: `RunState`, a tree of `Frame`s in their `Phase`s.
 
-Immutable: frozen classes that hold pyrsistent collections where a collection grows.
+Immutable: frozen classes that hold pyrsistent collections where a collection grows. They have no
+slots, for `evolve`.
 A state is a function of the events that led to it and of nothing else.
 
 Invariants, checked by the property tests:
@@ -56,7 +57,7 @@ LIVE = frozenset({Phase.ASKING, Phase.RUNNING, Phase.WAITING, Phase.READING, Pha
 """Phases in which the world still owes an answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """The cell that a frame runs or has paused."""
 
@@ -66,7 +67,7 @@ class Cell:
     """What it was last resumed with; None before its first pause."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Pause:
     """The host calls that a paused cell waits for."""
 
@@ -80,7 +81,7 @@ class Pause:
     """Calls that wait for the one before them, when the code asked for one after the other."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Frame:
     """One loop of turns: the root or a recursive sub-run."""
 
@@ -128,7 +129,7 @@ class Frame:
     """Refused replies in a row."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """All that is known of a run."""
 

@@ -1,0 +1,354 @@
+"""Events -> `Trace`: the steps that a person reads. A projection of the log, nothing more.
+
+Which event becomes which step (a sub-run's steps have ``sub_`` before their kind):
+
+| event | step |
+|---|---|
+| `ModelReplied`, `ModelFailed` of a turn | ``root_call``: the reply, and the code found in it |
+| ... of a call that code made | ``subcall`` |
+| the first event of a sub-run | ``recursive_subcall``, before the sub-run's own steps |
+| `CodeExecuted`, `ReplFailed` of a cell | ``repl_exec``: the code, all that it printed, its error |
+| `GuardTripped`, `LimitReached`, `Cancelled` | ``guard`` |
+
+Rules:
+
+1. Steps stand in the order in which they were completed and are counted from 1 in that order; a
+   ``recursive_subcall`` stands where its sub-run began. What has not ended has no step.
+2. A prompt is shown by its head (`PROMPT_CHARS`), once; its whole text by hash only. A turn's
+   prompt says what is new in it: the question, the cells it shows, the refusal.
+3. `usage` stands where it was billed and nowhere else, so that the steps add up to the run. A
+   ``recursive_subcall`` has none: its sub-steps have it.
+4. Merged calls were made once and have one step. A call that a limit forbade was never made: no
+   event, no step.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+from rlm_fsm.errors import UsageError
+from rlm_fsm.event import (
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    EffectStarted,
+    Event,
+    GuardTripped,
+    LimitReached,
+    ModelFailed,
+    ModelReplied,
+    ReplFailed,
+    RunFinished,
+    RunStarted,
+    VariableRead,
+)
+from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, host_call_id
+from rlm_fsm.prompts import CHILD_QUERY, PROFILES, PYRLM, Profile
+from rlm_fsm.reply import TextAnswer, parse, visible
+from rlm_fsm.values import HostCall, Usage, text_hash
+
+PROMPT_CHARS = 2_000
+"""Characters of a prompt that a step shows: a screenful or two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceStep:
+    """One step. What doesn't apply to its kind is None."""
+
+    step_id: int = 0
+    """Position in the trace, counted from 1."""
+    kind: str
+    depth: int = 0
+    """0 for the root's turns and cells, 1 for its subcalls and its sub-runs' steps, and so on."""
+    prompt_summary: str | None = None
+    """Head of the prompt; for ``guard`` the name of the guard or limit."""
+    code: str | None = None
+    output: str | None = None
+    """The reply; for ``guard`` what the model was told or which limit it was."""
+    stdout: str | None = None
+    error: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    """The model as the provider names it."""
+    elapsed: float | None = None
+    """Seconds."""
+    cache_hit: bool = False
+    input_hash: str | None = None
+    """`text_hash` of a subcall's whole prompt."""
+    output_hash: str | None = None
+    """`text_hash` of the whole reply."""
+    parallel_group_id: str | None = None
+    """The cell and the number of its pause, as in ``0.c1#2``: calls that were asked for at once."""
+    parallel_index: int | None = None
+    """Position in the group, counted from 0."""
+    parallel_total: int | None = None
+    """Calls in the group, merged ones included; 1 when it was asked for alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The steps of a run. Iterates over them; `len` counts them."""
+
+    steps: tuple[TraceStep, ...] = ()
+    run_id: str = ""
+    query: str = ""
+
+    def __iter__(self) -> Iterator[TraceStep]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """As a JSON object in ASCII; `from_json` is its inverse."""
+        data = {"run_id": self.run_id, "query": self.query, "steps": [*map(_to_dict, self.steps)]}
+        return json.dumps(data, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trace":
+        """Read `to_json`'s object, or a plain array of steps. Fields it doesn't know are left out.
+
+        Raises `UsageError` for anything else.
+        """
+        try:
+            data: Any = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"not a trace: not JSON ({error})") from error
+        match data:
+            case [*items] | {"steps": [*items]}:
+                steps = tuple(_from_dict(n, item) for n, item in enumerate(items, 1))
+            case _:
+                raise UsageError("not a trace: expected a list of steps, or an object with one")
+        about = cast(dict[str, Any], data) if isinstance(data, dict) else {}
+        return cls(steps, str(about.get("run_id", "")), str(about.get("query", "")))
+
+
+def trace(events: Iterable[Event], *, run_id: str = "") -> Trace:
+    """The trace of a run, or of as much of it as the events tell."""
+    projection = _Projection()
+    for event in events:
+        projection.see(event)
+    steps = (replace(step, step_id=number) for number, step in enumerate(projection.steps, 1))
+    return Trace(tuple(steps), run_id, projection.query)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """What has to be remembered of a frame."""
+
+    id: FrameId
+    place: int | None = None
+    """Where in the steps its ``recursive_subcall`` is; None for the root."""
+    began_s: float = 0.0
+    news: list[str] = field(default_factory=list[str])
+    """What the next turn's prompt will hold that is new."""
+    todo: list[str] = field(default_factory=list[str])
+    """Blocks of the newest reply that have not run."""
+    cell: CallId | None = None
+    code: str = ""
+    pauses: int = 0
+    elapsed_s: float = 0.0
+    """Of the cell, so far."""
+    host_calls: int = 0
+    best: str | None = None
+    """The newest output: what a closing turn without an answer falls back on."""
+    is_closing: bool = False
+
+    def step(self, kind: str) -> TraceStep:
+        """A step of the frame's own; `step_id` comes last."""
+        own = kind if self.id == ROOT or kind == "guard" else "sub_" + kind
+        return TraceStep(kind=own, depth=depth_of(self.id))
+
+
+class _Projection:
+    """Reads events in order and drafts the steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[TraceStep] = []
+        self.query = ""
+        self._profile: Profile = PYRLM
+        self._frames: dict[FrameId, _Frame] = {}
+        self._asked: dict[CallId, tuple[HostCall, TraceStep, float]] = {}
+        """Calls that code asked for, by id: the call, what its step will show of it, when."""
+
+    def see(self, event: Event) -> None:
+        """Take the next event."""
+        frame = self._frames.get(event.frame) or self._open(event.frame)
+        match event:
+            case RunStarted():
+                self.query = event.query
+                self._profile = PROFILES.get(event.options.profile, PYRLM)
+                frame.news = [event.query]
+            case ModelReplied() | ModelFailed() if _is_turn(event.call_id):
+                self._turn_ended(frame, event)
+            case ModelReplied() | ModelFailed():
+                self._subcall_ended(frame, event)
+            case CodePaused():
+                self._paused(frame, event)
+            case CodeExecuted():
+                self._executed(frame, event)
+            case ReplFailed():
+                step = frame.step("repl_exec")
+                self.steps.append(replace(step, code=frame.code or None, error=event.message))
+                self._may_end(frame, error=event.message)
+            case VariableRead(text=None):
+                error = event.error or f"there is no variable {event.name}"
+                self._may_end(frame, error=None if frame.is_closing else error, output=frame.best)
+            case VariableRead():
+                self._may_end(frame, output=event.text)
+            case GuardTripped():
+                self._guarded(frame, event.guard, event.reason)
+                frame.news.append(event.reason)
+            case LimitReached():
+                told = f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
+                self._guarded(frame, event.limit, told)
+                frame.news.append(f"limit reached: {event.limit}")
+                frame.is_closing = True
+            case Cancelled():
+                self._guarded(frame, "cancelled", event.reason)
+            case EffectStarted() | RunFinished():
+                pass
+
+    def _open(self, frame_id: FrameId) -> _Frame:
+        """A frame that is seen for the first time; a sub-run has its step from now on."""
+        frame = self._frames[frame_id] = _Frame(frame_id)
+        if frame_id != ROOT:
+            frame.place = len(self.steps)
+            step = TraceStep(kind="")
+            question: str | None = None
+            if CallId(frame_id) in self._asked:
+                call, step, frame.began_s = self._asked[CallId(frame_id)]
+                question = call.question
+            frame.news = [question or CHILD_QUERY]
+            kind, depth = "recursive_subcall", depth_of(frame_id)
+            self.steps.append(replace(step, kind=kind, depth=depth))
+        return frame
+
+    def _may_end(
+        self,
+        frame: _Frame,
+        *,
+        output: str | None = None,
+        error: str | None = None,
+        clock_s: float = 0.0,
+    ) -> None:
+        """Note how a sub-run ends, should this be its last event: there is no event for its end."""
+        if frame.place is None:
+            return
+        step = self.steps[frame.place]
+        output = None if error else output
+        self.steps[frame.place] = replace(
+            step,
+            output=output,
+            output_hash=None if output is None else text_hash(output),
+            error=error,
+            elapsed=max(0.0, clock_s - frame.began_s) if clock_s else step.elapsed,
+        )
+
+    def _guarded(self, frame: _Frame, name: str, told: str) -> None:
+        self.steps.append(replace(frame.step("guard"), prompt_summary=name, output=told))
+        self._may_end(frame, error=told)
+
+    def _subcall_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
+        known = self._asked.get(event.call_id)
+        step = known[1] if known else TraceStep(kind="")
+        own = frame.step("subcall")
+        self.steps.append(_with_outcome(replace(step, kind=own.kind, depth=own.depth + 1), event))
+
+    def _turn_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
+        step = _with_outcome(frame.step("root_call"), event)
+        frame.todo, frame.cell = [], None
+        output = frame.best if frame.is_closing else None
+        if isinstance(event, ModelReplied):
+            reply = parse(event.text, self._profile, event.finish_reason).value_or(None)
+            frame.todo = list(reply.blocks) if reply else []
+            step = replace(step, code="\n\n".join(frame.todo) or None)
+            if reply is not None and isinstance(reply.answer, TextAnswer):
+                output = reply.answer.text
+            elif frame.is_closing:
+                output = (frame.best if reply else None) or visible(event.text)
+        error = None if frame.is_closing else step.error
+        self._may_end(frame, output=output, error=error, clock_s=event.clock_s)
+        self.steps.append(replace(step, prompt_summary="\n".join(frame.news)[:PROMPT_CHARS]))
+        frame.news = []
+
+    def _enter(self, frame: _Frame, cell: CallId) -> None:
+        """A cell runs the next block of the newest reply, whichever event shows it first."""
+        if frame.cell != cell:
+            frame.cell, frame.pauses, frame.elapsed_s = cell, 0, 0.0
+            frame.code = frame.todo.pop(0) if frame.todo else ""
+
+    def _paused(self, frame: _Frame, event: CodePaused) -> None:
+        self._enter(frame, event.call_id)
+        frame.pauses += 1
+        frame.elapsed_s += event.elapsed_s
+        for index, call in enumerate(event.calls):
+            frame.host_calls += 1
+            step = TraceStep(
+                kind="",
+                prompt_summary=call.prompt[:PROMPT_CHARS],
+                input_hash=text_hash(call.prompt),
+                parallel_group_id=f"{event.call_id}#{frame.pauses}",
+                parallel_index=index,
+                parallel_total=len(event.calls),
+            )
+            call_id = host_call_id(frame.id, frame.host_calls)
+            self._asked[call_id] = (call, step, event.clock_s)
+
+    def _executed(self, frame: _Frame, event: CodeExecuted) -> None:
+        self._enter(frame, event.call_id)
+        step = replace(
+            frame.step("repl_exec"),
+            code=frame.code or None,
+            stdout=event.stdout,
+            error=str(event.error) if event.error else None,
+            elapsed=frame.elapsed_s + event.elapsed_s,
+        )
+        self.steps.append(step)
+        frame.news.append(f"output of {event.call_id}")
+        frame.best = event.stdout.strip() or frame.best
+        if event.error is not None:
+            self._may_end(frame, error=step.error, clock_s=event.clock_s)
+        elif frame.place is not None:
+            self._may_end(frame, output=self.steps[frame.place].output, clock_s=event.clock_s)
+
+
+def _is_turn(call_id: CallId) -> bool:
+    return call_id.rpartition(".")[2].startswith("m")
+
+
+def _with_outcome(step: TraceStep, event: ModelReplied | ModelFailed) -> TraceStep:
+    if isinstance(event, ModelFailed):
+        error = f"{event.error}: {event.message}"
+        return replace(step, error=error, elapsed=event.elapsed_s)
+    return replace(
+        step,
+        output=event.text,
+        output_hash=text_hash(event.text),
+        usage=event.usage,
+        model=event.model_id,
+        elapsed=event.elapsed_s,
+        cache_hit=event.cache_hit,
+    )
+
+
+_FIELDS = tuple(item.name for item in fields(TraceStep))
+
+
+def _to_dict(step: TraceStep) -> dict[str, Any]:
+    data = {name: getattr(step, name) for name in _FIELDS}
+    data["usage"] = step.usage.to_dict() if step.usage else None
+    return data
+
+
+def _from_dict(number: int, item: Any) -> TraceStep:
+    if not isinstance(item, dict):
+        raise UsageError(f"not a trace: step {number} is not an object")
+    found = cast(dict[str, Any], item)
+    data = {name: found[name] for name in _FIELDS if found.get(name) is not None}
+    if not isinstance(data.get("step_id"), int) or not isinstance(data.get("kind"), str):
+        raise UsageError(f"not a trace: step {number} lacks its step_id or its kind")
+    if isinstance(data.get("usage"), dict):
+        data["usage"] = Usage.from_dict(data["usage"])
+    return TraceStep(**data)

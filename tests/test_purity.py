@@ -1,0 +1,101 @@
+"""The core stays pure, and the directions between the rooms hold."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FACE = {"__init__.py", "__main__.py", "adapters.py"}
+PURE = {
+    "__future__",
+    "abc",
+    "ast",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "itertools",
+    "json",
+    "keyword",
+    "math",
+    "operator",
+    "re",
+    "string",
+    "textwrap",
+    "tokenize",
+    "types",
+    "typing",
+    "pyrsistent",
+    "returns",
+    "rlm_fsm",
+}
+SHELL = ("effects", "httpx", "sqlite3", "rich", "asyncio", "socket", "subprocess", "threading")
+SIBLINGS = {"log", "adapters", "repls", "view"}
+"""Folders of the shell that don't know each other."""
+COMPOSED = {"interpreter", "api", "cli", "commands", "demo"}
+"""What puts them together; nothing below may import it."""
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Line and dotted name of everything a file imports, in functions too, types aside."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} relative imports hide the direction"
+            found.append((node.lineno, node.module or ""))
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").glob("*.py")), ids=lambda p: p.name)
+def test_the_core_imports_nothing_of_the_world(path: Path):
+    if path.name in FACE:
+        return
+    wrong = [f"{line}: {name}" for line, name in imports(path) if name.split(".")[0] not in PURE]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").glob("*.py")), ids=lambda p: p.name)
+def test_the_core_calls_no_clock_no_chance_and_no_file(path: Path):
+    banned = {"open", "print", "input", "eval", "exec", "__import__"}
+    called = [
+        f"{node.lineno}: {node.func.id}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in banned
+    ]
+    assert not called
+
+
+def test_a_fresh_interpreter_that_loads_the_core_loads_no_shell():
+    code = (
+        "import sys, rlm_fsm, rlm_fsm.fold, rlm_fsm.trace, rlm_fsm.codec\n"
+        f"print([name for name in {SHELL!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("room", sorted(SIBLINGS))
+def test_the_rooms_of_the_shell_do_not_know_each_other(room: str):
+    others = {f"effects.{other}" for other in (SIBLINGS | COMPOSED) - {room}}
+    for path in sorted((ROOT / "effects" / room).rglob("*.py")):
+        for line, name in imports(path):
+            wrong = [other for other in others if name == other or name.startswith(other + ".")]
+            # a view is handed events by the interpreter and may name their type
+            if room == "view" and name == "effects.interpreter":
+                continue
+            assert not wrong, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+def test_the_interpreter_knows_no_concrete_backend():
+    concrete = ("effects.log.sqlite", "effects.repls.python", "effects.repls.monty", "httpx")
+    names = [name for _, name in imports(ROOT / "effects" / "interpreter.py")]
+    assert not [name for name in names if name in concrete]
