@@ -32,11 +32,11 @@ async def call_model(
         return _failed(effect, "timeout", str(error) or "timed out", None, elapsed())
     except Exception as error:  # an adapter of the user's may raise anything
         return _failed(effect, "adapter", f"{type(error).__name__}: {error}", None, elapsed())
-    problem = _problem(response)
-    if problem:
-        message = f"{type(adapter).__name__} {problem}"
+    checked = _checked(response)
+    if isinstance(checked, str):
+        message = f"{type(adapter).__name__} {checked}"
         return _failed(effect, "adapter", message, None, elapsed())
-    return _replied(effect, response, messages, elapsed())
+    return _replied(effect, checked, messages, elapsed())
 
 
 async def _complete(
@@ -55,13 +55,14 @@ async def _complete(
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-def _problem(response: object) -> str | None:
-    """What is wrong with what an adapter returned; a user's adapter isn't trusted blindly."""
+def _checked(response: object) -> ModelResponse | str:
+    """The response, or what is wrong with it."""
     if not isinstance(response, ModelResponse):
         return f"returned {type(response).__name__}; it must return a ModelResponse"
-    if not isinstance(response.text, str):
-        return f"returned a ModelResponse whose text is {type(response.text).__name__}, not str"
-    return None
+    text: object = response.text
+    if not isinstance(text, str):
+        return f"returned a ModelResponse whose text is {type(text).__name__}, not str"
+    return response
 
 
 def _replied(

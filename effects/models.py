@@ -1,6 +1,6 @@
 """From a model's name to an adapter: ``openai:gpt-5``, ``ollama:llama3``, or a bare name."""
 
-from typing import Any
+from typing import cast
 
 from effects.adapters.base import ModelAdapter
 from effects.settings import Settings
@@ -30,7 +30,7 @@ def resolve_adapter(adapter: object, model: str | None, settings: Settings) -> M
     return _build(name)
 
 
-def check_adapter(adapter: Any) -> ModelAdapter:
+def check_adapter(adapter: object) -> ModelAdapter:
     """The adapter, if it has what an adapter needs."""
     if isinstance(adapter, type):
         raise UsageError(
@@ -43,7 +43,7 @@ def check_adapter(adapter: Any) -> ModelAdapter:
             f"{type(adapter).__name__} is no model adapter: it needs a method "
             "complete(messages, *, max_tokens, temperature) -> ModelResponse"
         )
-    return adapter
+    return cast(ModelAdapter, adapter)
 
 
 def describe(adapter: object) -> str:

@@ -1,7 +1,7 @@
 """What a run gives back."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -56,7 +56,7 @@ class RunResult:
     @cached_property
     def trace(self) -> Trace:
         """The steps of the run, read from its log when first asked for."""
-        return replace(trace(self._events()), run_id=self.run_id)
+        return trace(self._events(), run_id=self.run_id)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.output

@@ -85,17 +85,16 @@ def pump(state: RunState) -> Step:
 def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState, CallModel]:
     """Take a call's outcome: settle its bill and free its place."""
     call = state.calls[event.call_id]
-    replied = isinstance(event, ModelReplied)
+    replied = event if isinstance(event, ModelReplied) else None
     takes = takes_a_place(call)
     spent = settle(
         state.spent,
         _tokens(state, call),
         below_root=takes,
-        usage=event.usage if replied else Usage(),
-        cost_usd=event.cost_usd if replied else None,
+        usage=replied.usage if replied else Usage(),
+        cost_usd=replied.cost_usd if replied else None,
+        seconds=event.clock_s,
     )
-    if event.clock_s > spent.seconds:
-        spent = evolve(spent, seconds=event.clock_s)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 

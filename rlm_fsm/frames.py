@@ -51,7 +51,8 @@ def open_frame(
 
 def ask(state: RunState, frame: Frame) -> Step:
     """Take the next turn, or derive the limit that forbids it. The frame's news is told."""
-    frame = evolve(frame, phase=Phase.ASKING)
+    if frame.phase is not Phase.ASKING:
+        frame = evolve(frame, phase=Phase.ASKING)
     if frame.turns >= frame.max_steps:
         limit = "max_steps" if frame.id == ROOT else "recursive_subcall_max_steps"
         exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns + 1)
@@ -59,9 +60,9 @@ def ask(state: RunState, frame: Frame) -> Step:
     told, call = _turn(frame, state.options, "turn")
     if takes_a_place(call):
         return enqueue(put(state, told), (call,), first=True)
-    exceeded = breach(state, call)
-    if exceeded is not None:
-        return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
+    beyond = breach(state, call)
+    if beyond is not None:
+        return put(state, frame), (Record(event=limit_reached(frame.id, beyond)),)
     spent = evolve(state.spent, steps=state.spent.steps + 1)
     return start(put(evolve(state, spent=spent), told), call)
 
@@ -163,8 +164,8 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
 
 def _turn(frame: Frame, options: Options, purpose: Purpose) -> tuple[Frame, CallModel]:
     """The frame that has told its news, and the call of its next turn."""
-    told = history.append(frame, Message("user", frame.news))
-    told = evolve(told, news="", turns=frame.turns + 1)
+    message = Message("user", frame.news)
+    told = history.append(frame, message, news="", turns=frame.turns + 1)
     call = CallModel(
         frame=frame.id,
         call_id=turn_id(frame.id, told.turns),

@@ -137,7 +137,7 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
             error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
             return frames.fail(state, frame, error, "guard")
         return _tell(state, frame)
-    if len(watched) > options.auto_finalize_min_length and frame.id == ROOT:
+    if watched and len(watched) >= options.auto_finalize_min_length and frame.id == ROOT:
         return _conclude(state, frame, TextAnswer(watched))
     if frame.todo:
         return _run_next(state, frame)

@@ -22,10 +22,11 @@ HEAD = 2
 """The messages that are always sent: system and task."""
 
 
-def append(frame: Frame, message: Message) -> Frame:
-    """The frame with one more message."""
+def append(frame: Frame, message: Message, **changes: object) -> Frame:
+    """The frame with one more message, and with other fields changed in the same copy."""
     return evolve(
         frame,
+        **changes,
         messages=frame.messages.append(message),
         digest=_chain(frame.digest, message),
         chars=frame.chars + len(message.content),

@@ -16,6 +16,7 @@ class Options:
     """The recorded half of `RLM`'s keyword arguments; the meanings are those of `RLM`."""
 
     policy: Policy = field(default_factory=Policy)
+    """Limits of the whole tree of a run, see below."""
     profile: str = "pyrlm"
     """Protocol profile: prompts, fences, bound names, truncation."""
     max_tokens: int = 512
@@ -23,8 +24,11 @@ class Options:
     subcall_max_tokens: int = 256
     """Completion limit of a subcall, unless the code gives its own."""
     system_prompt: str = PYRLM.system
+    """What the root is told first; the profile's words unless given."""
     subcall_system_prompt: str = PYRLM.subcall_system
+    """What a plain subcall is told first."""
     recursive_subcall_system_prompt: str = PYRLM.recursive_system
+    """What a recursive sub-run is told first."""
     system_prompt_supplement: str = ""
     """Text put after the system prompt."""
     conversation_history: bool = True
@@ -36,6 +40,7 @@ class Options:
     recursive_subcalls: bool = False
     """Whether a plain subcall becomes a run of its own."""
     max_recursion_depth: int = 2
+    """Deepest sub-run, with `recursive_subcalls`; deeper subcalls are plain calls."""
     recursive_subcall_max_steps: int = 3
     """Turns of each recursive sub-run."""
     parallel_subcalls: bool = False
@@ -43,7 +48,9 @@ class Options:
     max_concurrent_subcalls: int = 10
     """Model calls below the root in flight at once, for the whole tree."""
     require_repl_before_final: bool = False
+    """Refuse an answer before any code has run."""
     require_subcall_before_final: bool = False
+    """Refuse an answer before any subcall was made."""
     min_steps: int = 0
     """Turns before an answer is accepted."""
     invalid_response_limit: int | None = None

@@ -119,18 +119,25 @@ def reserve(spent: Spent, tokens: int, *, below_root: bool) -> Spent:
 
 
 def settle(
-    spent: Spent, tokens: int, *, below_root: bool, usage: Usage, cost_usd: float | None
+    spent: Spent,
+    tokens: int,
+    *,
+    below_root: bool,
+    usage: Usage,
+    cost_usd: float | None,
+    seconds: float,
 ) -> Spent:
-    """Replace a reservation of `tokens` by the bill of the call that ended."""
-    cost = spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd
+    """Replace a reservation of `tokens` by the bill of the call that ended at `seconds`."""
+    below = tokens if below_root else 0
     return evolve(
         spent,
         model_calls=spent.model_calls + 1,
         usage=spent.usage + usage,
         subcall_tokens=spent.subcall_tokens + (usage.total_tokens if below_root else 0),
-        cost_usd=cost,
+        cost_usd=spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd,
+        seconds=max(spent.seconds, seconds),
         reserved_tokens=spent.reserved_tokens - tokens,
-        reserved_subcall_tokens=spent.reserved_subcall_tokens - (tokens if below_root else 0),
+        reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
     )
 
 

@@ -136,11 +136,9 @@ def step(state: RunState, event: Event) -> Step:
     row = TRANSITIONS.get((phase, type(event))) if phase else None
     if row is None or frame is None:
         raise _illegal(phase, event, IMPOSSIBLE.get((phase, type(event))) if phase else None)
-    after, effects = row.handler(evolve(state, owed=(), seq=state.seq + 1), frame, event)
-    derived = tuple(e.event for e in effects if isinstance(e, Record))
-    if derived or owed:
-        after = evolve(after, owed=derived + owed)
-    return after, effects
+    after, effects = row.handler(state, frame, event)
+    derived = tuple([e.event for e in effects if isinstance(e, Record)])
+    return evolve(after, seq=state.seq + 1, owed=derived + owed), effects
 
 
 def _take_owed(state: RunState, event: Event) -> tuple[Derived, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_fsm.errors import RLMError, UsageError
-from rlm_fsm.values import CodeResult, HostCall, ReadResult
+from rlm_fsm.values import CodeResult, HostCall, Outcome, ReadResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,24 +22,23 @@ class Paused:
     parallel: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The outcome of one host call, as text: what a paused cell is resumed with."""
-
-    kind: str
-    """``text``, ``error`` or ``limit``, as in `rlm_fsm.values.Outcome`."""
-    text: str
-    """The answer, or the message of the error."""
+Answer = Outcome
+"""The outcome of one host call: what a paused cell is resumed with."""
 
 
 class Repl(Protocol):
     """One session. Not for concurrent use: one cell at a time."""
 
+    async def open(self) -> None:
+        """Start what the session needs, so that the first cell doesn't wait for it. Optional:
+        `start` does it too. Raises `ReplUnavailable`."""
+        ...
+
     async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
         """Run a cell until it pauses or ends. `watch` names variables wanted with the result."""
         ...
 
-    async def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
+    async def resume(self, answers: tuple[Outcome, ...]) -> Paused | CodeResult:
         """Go on with the paused cell; one answer per call, in their order."""
         ...
 

@@ -1,0 +1,103 @@
+"""Showing what the benchmarks found: tables for people, JSON for programs."""
+
+import os
+import platform
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import rich.table
+from rich.console import Console
+
+from benchmarks.disk import filesystem
+from benchmarks.figures import Check, Plan, Report, Table
+from rlm_fsm import __version__
+
+
+def machine(plan: Plan) -> dict[str, Any]:
+    """What the figures were measured on, and with."""
+    peer = plan.peer
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rlm_fsm": __version__,
+        "python": platform.python_version(),
+        "peer": f"pyrlm-runtime {peer.version}" if peer else None,
+        "peer_python": peer.python if peer else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "sqlite": sqlite3.sqlite_version,
+        "log_filesystem": filesystem(plan.folder),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def show_machine(console: Console, facts: dict[str, Any]) -> None:
+    """A few lines before the tables."""
+    console.print(
+        f"rlm-fsm {facts['rlm_fsm']} on Python {facts['python']}; {facts['system']}, "
+        f"{facts['cores']} cores; SQLite {facts['sqlite']} on {facts['log_filesystem']}"
+    )
+    if facts["peer"]:
+        console.print(f"peer: {facts['peer']} on Python {facts['peer_python']}")
+    if facts["load_before"] > 0.3 * (facts["cores"] or 1):
+        console.print(
+            f"[yellow]The machine is busy (load {facts['load_before']:.1f}): trust minima only, "
+            "and commits not at all.[/]"
+        )
+    if facts["log_filesystem"] in ("tmpfs", "ramfs"):
+        console.print("[yellow]The logs are in memory: durable figures say nothing.[/]")
+
+
+def show(console: Console, report: Report) -> None:
+    """A benchmark's tables and checks."""
+    for table in report.tables:
+        console.print()
+        console.print(_rendered(table))
+    if report.checks:
+        console.print()
+        console.print(_verdicts(report.checks))
+
+
+def as_json(facts: dict[str, Any], reports: Sequence[Report]) -> dict[str, Any]:
+    """Everything, samples included."""
+    return {
+        "machine": facts,
+        "benchmarks": {
+            report.name: {
+                "checks": [{**vars(check), "is_met": check.is_met} for check in report.checks],
+                **report.raw,
+            }
+            for report in reports
+        },
+    }
+
+
+def display_path(path: Path) -> str:
+    """A path as short as can be, for messages."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _rendered(table: Table) -> rich.table.Table:
+    shown = rich.table.Table(title=table.title, caption=table.note or None, title_justify="left")
+    for number, column in enumerate(table.columns):
+        is_text = all(not row[number][:1].isdigit() and row[number] != "-" for row in table.rows)
+        shown.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _verdicts(checks: Sequence[Check]) -> rich.table.Table:
+    shown = rich.table.Table(title="Targets, by the minima", title_justify="left")
+    for column in ("", "measured", "at most"):
+        shown.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    shown.add_column("")
+    for check in checks:
+        verdict = "[green]met[/]" if check.is_met else "[red]missed[/]"
+        shown.add_row(check.what, f"{check.value:.2f}", f"{check.limit:.2f}", verdict)
+    return shown

@@ -1,0 +1,142 @@
+"""What is run, and running it with this project.
+
+A workload is some turns whose replies are all made from one cell, then the answer. The model is an
+adapter of our own that keeps nothing: the time that is measured is the runtime's. `peer_worker`
+runs the same workloads with the peer.
+"""
+
+import asyncio
+import gc
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_fsm import RLM, ModelResponse, Policy, SqliteLog, Usage
+
+QUERY = "What does the text say?"
+ANSWER = "done"
+_MANY = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A run: `turns` cells, then the answer. Plain values only: it goes to the peer as JSON."""
+
+    backend: str
+    """``python`` or ``monty``."""
+    turns: int
+    """Cells; the answer is one model call more."""
+    cell: str = "x = 1"
+    """Code of every turn; ``$I`` stands for the turn's number, from 0."""
+    context: str = "RLMs treat long prompts as environment state."
+    subcalls: int = 0
+    """Subcalls that the cells make in all: the run is refused when it made another number."""
+    subcall_s: float = 0.0
+    """Seconds that a subcall takes."""
+    workers: int = 10
+    """Subcalls in flight at once."""
+
+    def reply(self, number: int) -> str:
+        """What the model says when asked for the `number`-th time, from 0."""
+        if number >= self.turns:
+            return f"FINAL: {ANSWER}"
+        return f"```python\n{self.cell.replace('$I', str(number))}\n```"
+
+
+class RootModel:
+    """Answers at once."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.calls = 0
+        self._workload = workload
+
+    def complete(self, messages: Any, **options: Any) -> ModelResponse:
+        """The workload's next reply."""
+        reply = self._workload.reply(self.calls)
+        self.calls += 1
+        return ModelResponse(reply, Usage(1, 1, 2))
+
+    async def acomplete(self, messages: Any, **options: Any) -> ModelResponse:
+        """The same, without a thread."""
+        return self.complete(messages)
+
+
+class SlowModel:
+    """Answers a subcall after a fixed time."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.calls = 0
+        self._delay_s = delay_s
+
+    def complete(self, messages: Any, **options: Any) -> ModelResponse:
+        """Not used: there is `acomplete`."""
+        raise NotImplementedError
+
+    async def acomplete(self, messages: Any, **options: Any) -> ModelResponse:
+        """An answer, after the delay."""
+        self.calls += 1
+        await asyncio.sleep(self._delay_s)
+        return ModelResponse("ok", Usage(1, 1, 2))
+
+
+def run_own(workload: Workload, log: str) -> float:
+    """Run a workload with this project; seconds of the whole `RLM.run`.
+
+    `log` is ``:memory:`` or a path. Raises `RuntimeError` when the run did something else.
+    """
+    root, sub = RootModel(workload), SlowModel(workload.subcall_s)
+    policy = Policy(max_steps=_MANY, max_subcalls=_MANY, max_total_tokens=None)
+    rlm = RLM(
+        root,
+        subcall_adapter=sub,
+        policy=policy,
+        repl_backend=workload.backend,
+        max_concurrent_subcalls=workload.workers,
+        log=log,
+    )
+    gc.collect()
+    began = time.perf_counter()
+    result = rlm.run(QUERY, workload.context)
+    seconds = time.perf_counter() - began
+    did = (result.output, root.calls, sub.calls)
+    if did != (ANSWER, workload.turns + 1, workload.subcalls):
+        raise RuntimeError(f"the run did something else: answer, turns, subcalls = {did}")
+    return seconds
+
+
+def run_logged(workload: Workload, folder: Path) -> float:
+    """`run_own` with a durable log that exists already and is empty, as far as runs go."""
+    path = new_log(folder)
+    try:
+        return run_own(workload, str(path))
+    finally:
+        delete_log(path)
+
+
+def new_log(folder: Path) -> Path:
+    """An empty log. Making one is the cost of a machine's first run, not of each."""
+    path = folder / "benchmark.sqlite"
+    delete_log(path)
+    SqliteLog(path).close()
+    return path
+
+
+def delete_log(path: Path) -> None:
+    """Remove a log and the files beside it."""
+    for file in path.parent.glob(path.name + "*"):
+        file.unlink()
+
+
+def varied_text(chars: int) -> str:
+    """Words that don't repeat each other: what compression finds in it, it finds in any text."""
+    chance = random.Random(7)
+    letters = "etaoinshrdlcumwfgypb"
+    words: list[str] = []
+    length = 0
+    while length < chars:
+        word = "".join(chance.choices(letters, k=chance.randint(2, 9)))
+        words.append(word)
+        length += len(word) + 1
+    return " ".join(words)[:chars]

@@ -1,0 +1,157 @@
+"""``rlm-fsm``, the command line: which command was meant, and what becomes of errors.
+
+1. Nothing but what was asked for goes to stdout: the answer, a list, or a JSON document.
+   Progress and messages go to stderr.
+2. An expected failure is one message and an exit code, never a traceback.
+3. The commands are modules of `effects.commands`, imported when they are needed, so that
+   ``--help`` is quick.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from effects.commands import demo as demo_command
+from effects.commands import run as run_command
+from effects.commands import runs as runs_command
+from effects.commands.options import Option, add_options, fill_in
+from effects.commands.terminal import Terminal
+from rlm_fsm._version import __version__
+from rlm_fsm.errors import LogCorrupt, LogError, RLMError, UsageError
+
+_FAILED, _MISUSE, _CANCELLED = 1, 2, 130
+
+_ABOUT = """\
+Questions over texts that are too long for a model: the model reads them by writing code.
+Every run is recorded, event by event, in a log that `show` reads."""
+
+_MORE = """\
+examples:
+  rlm-fsm demo
+  rlm-fsm run "Which invoices are overdue?" invoices/ --model openai:gpt-5
+  cat book.txt | rlm-fsm run "Who is the narrator?" --model ollama:llama3
+  rlm-fsm show last
+
+The answer goes to stdout, everything else to stderr.
+exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial: a limit was
+reached, and the answer is the best so far, 130 cancelled.
+Every option has an environment variable, given in brackets in the help of its command;
+the command line wins. rlm-fsm COMMAND --help tells more."""
+
+
+class _Parser(ArgumentParser):
+    """Raises what argparse would print and exit for."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\nTry: {self.prog} --help")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Command:
+    """A command: how it is called and what it does."""
+
+    help: str
+    groups: Mapping[str, Sequence[Option]]
+    """Its options, by the title under which the help shows them."""
+    add_arguments: Callable[[ArgumentParser], None]
+    perform: Callable[..., int]
+    more: str = ""
+    """Stands at the end of its help."""
+
+    @property
+    def options(self) -> list[Option]:
+        """All its options."""
+        return [option for group in self.groups.values() for option in group]
+
+
+COMMANDS: dict[str, _Command] = {
+    "run": _Command(
+        help="answer a question over files, folders or standard input",
+        groups=run_command.GROUPS,
+        add_arguments=run_command.add_arguments,
+        perform=run_command.run,
+        more='examples:\n  rlm-fsm run "What was decided?" minutes/*.txt --model openai:gpt-5\n'
+        "  rlm-fsm run --json --max-cost 0.50 QUERY notes/ | jq -r .output",
+    ),
+    "runs": _Command(
+        help="list the runs of a log, newest first",
+        groups=runs_command.RUNS_GROUPS,
+        add_arguments=runs_command.add_runs_arguments,
+        perform=runs_command.list_runs,
+    ),
+    "show": _Command(
+        help="show the steps of a run",
+        groups=runs_command.SHOW_GROUPS,
+        add_arguments=runs_command.add_show_arguments,
+        perform=runs_command.show,
+    ),
+    "demo": _Command(
+        help="watch a run that needs no model: a haystack, and a scripted model that searches it",
+        groups=demo_command.GROUPS,
+        add_arguments=demo_command.add_arguments,
+        perform=demo_command.demo,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code. `argv` is ``sys.argv[1:]`` unless given."""
+    terminal = Terminal()
+    try:
+        return _perform(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:  # argparse ends --help and --version so
+        return end.code if isinstance(end.code, int) else _FAILED
+    except KeyboardInterrupt:
+        terminal.tell("cancelled; nothing was started")
+        return _CANCELLED
+    except RLMError as error:
+        terminal.tell(str(error))
+        return _exit_code(error)
+    finally:
+        terminal.flush()
+
+
+def _perform(argv: Sequence[str]) -> int:
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return _MISUSE
+    command = COMMANDS[arguments.command]
+    fill_in(arguments, command.options, os.environ)
+    return command.perform(arguments, os.environ)
+
+
+def make_parser() -> ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        prog="rlm-fsm",
+        description=_ABOUT,
+        epilog=_MORE,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rlm-fsm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        described = command.help[:1].upper() + command.help[1:] + "."
+        sub = commands.add_parser(
+            name,
+            help=command.help,
+            description=described,
+            epilog=command.more or None,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(sub)
+        for title, options in command.groups.items():
+            add_options(sub, title, options)
+    return parser
+
+
+def _exit_code(error: RLMError) -> int:
+    """Misuse when the caller can mend it; a damaged log or a broken machine is a failure."""
+    if isinstance(error, LogCorrupt):
+        return _FAILED
+    return _MISUSE if isinstance(error, UsageError | LogError) else _FAILED

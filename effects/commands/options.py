@@ -1,0 +1,155 @@
+"""Options of the command line, as data: each is a flag of argparse and an environment variable.
+
+An option given on the command line wins over its variable ``RLM_FSM_<OPTION>``, and both over the
+default. An empty variable counts as unset.
+"""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rlm_fsm.errors import UsageError
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+class NoLimit:
+    """The value of a limit that was given as ``none``; an option that wasn't given is None."""
+
+
+NO_LIMIT: Final = NoLimit()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of one command."""
+
+    name: str
+    """Without its dashes: ``max-steps``."""
+    help: str
+    metavar: str = ""
+    """Name of its value; empty for a flag, which takes none."""
+    convert: Callable[[str], Any] = str
+    """From text to value; raises `ArgumentTypeError`."""
+
+    @property
+    def dest(self) -> str:
+        """Its attribute of the parsed arguments."""
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"RLM_FSM_{self.dest.upper()}"
+
+
+def add_options(parser: ArgumentParser, title: str, options: Sequence[Option]) -> None:
+    """Let a parser take options, as a group of its help."""
+    group = parser.add_argument_group(title)
+    for option in options:
+        explained = f"{option.help} [{option.variable}]".replace("%", "%%")
+        name, dest = f"--{option.name}", option.dest
+        if option.metavar:
+            group.add_argument(
+                name,
+                dest=dest,
+                type=option.convert,
+                metavar=option.metavar,
+                default=None,
+                help=explained,
+            )
+        else:
+            group.add_argument(name, dest=dest, action="store_true", default=None, help=explained)
+
+
+def fill_in(
+    arguments: Namespace, options: Sequence[Option], environment: Mapping[str, str]
+) -> None:
+    """Give the options that the command line left out their values from the environment."""
+    for option in options:
+        text = environment.get(option.variable, "").strip()
+        if text and getattr(arguments, option.dest) is None:
+            convert = option.convert if option.metavar else _truth
+            try:
+                setattr(arguments, option.dest, convert(text))
+            except ArgumentTypeError as error:
+                raise UsageError(f"{option.variable}: {error}") from None
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A converter to whole numbers, `least` or more."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text.replace("_", ""))
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise ArgumentTypeError(f"give a whole number, {least} or more, not {text!r}")
+        return value
+
+    return convert
+
+
+def limit(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A converter that takes ``none`` as well, for no limit."""
+
+    def converted(text: str) -> Any:
+        if text.lower() == "none":
+            return NO_LIMIT
+        try:
+            return convert(text)
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"{error}; none is no limit") from None
+
+    return converted
+
+
+def amount(text: str) -> float:
+    """A number, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ArgumentTypeError(f"give a number, 0 or more, not {text!r}")
+    return value
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """A converter that takes some words only."""
+
+    def convert(text: str) -> str:
+        if text not in allowed:
+            raise ArgumentTypeError(f"choose {' or '.join(allowed)}, not {text!r}")
+        return text
+
+    return convert
+
+
+def _truth(text: str) -> bool:
+    """Whether a flag's variable switches it on."""
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ArgumentTypeError(f"give 1 or 0, not {text!r}")
+
+
+LOG = Option(
+    name="log",
+    metavar="FILE",
+    help="log of the runs (default: log.sqlite in the user's data directory)",
+)
+JSON = Option(name="json", help="print one JSON document on stdout")
+QUIET = Option(name="quiet", help="no progress on stderr, errors only")
+NO_COLOR = Option(name="no-color", help="no colours; NO_COLOR does the same")
+REPL = Option(
+    name="repl",
+    metavar="BACKEND",
+    convert=choice("python", "monty"),
+    help="where code runs: python, a process of its own (default), or monty, a sandboxed "
+    "interpreter of a part of Python",
+)

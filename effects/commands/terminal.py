@@ -1,0 +1,94 @@
+"""Where the command line writes: answers to stdout, everything else to stderr.
+
+A reader that goes away (``| head``) isn't an error: what is written afterwards is dropped.
+"""
+
+import json
+import os
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any, TextIO
+
+from effects.view.cut import clean
+
+if TYPE_CHECKING:
+    from effects.view.blocks import TerminalConsole
+    from effects.view.live import LiveView
+    from effects.view.plain import PlainView
+
+_PIPE_WIDTH = 120
+"""Columns of a table that isn't shown on a terminal."""
+
+
+class Terminal:
+    """The streams of one command and how they are to be used."""
+
+    def __init__(self, arguments: Namespace | None = None) -> None:
+        """Reads ``json``, ``quiet`` and ``no_color`` of the arguments, and NO_COLOR."""
+        self.wants_json = bool(getattr(arguments, "json", None))
+        self.is_quiet = bool(getattr(arguments, "quiet", None))
+        no_color = bool(getattr(arguments, "no_color", None))
+        self.has_color = not (no_color or os.environ.get("NO_COLOR"))
+
+    def answer(self, text: str) -> None:
+        """An answer: stdout, as it is, with a newline at its end."""
+        _write(sys.stdout, text if text.endswith("\n") else text + "\n")
+
+    def json(self, document: Any) -> None:
+        """A document for programs: stdout, in ASCII, so that any locale can print it."""
+        _write(sys.stdout, json.dumps(document, indent=2) + "\n")
+
+    def tell(self, message: str) -> None:
+        """A message for people: stderr, after the program's name."""
+        _write(sys.stderr, clean(f"rlm-fsm: {message}") + "\n")
+
+    def progress(self, line: str) -> None:
+        """A line of progress: stderr."""
+        _write(sys.stderr, line + "\n")
+
+    def console(self, stream: TextIO) -> "TerminalConsole":
+        """A rich console on a stream."""
+        from effects.view.blocks import TerminalConsole
+
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+        return TerminalConsole(
+            file=stream,
+            width=width,
+            no_color=None if self.has_color else True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    def view(self) -> "LiveView | PlainView":
+        """How a run is shown: live on a terminal, in lines elsewhere, not at all when quiet."""
+        from effects.view.plain import PlainView
+
+        if self.is_quiet:
+            return PlainView(lambda _: None)
+        if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+            return PlainView(self.progress)
+        from effects.view.live import LiveView
+
+        return LiveView(self.console(sys.stderr))
+
+    def flush(self) -> None:
+        """Write out what is buffered, so that nothing is left to fail when the program ends."""
+        for stream in (sys.stdout, sys.stderr):
+            _write(stream, "")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write and flush; what the stream's encoding lacks is escaped."""
+    try:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        # Nobody reads any more. Without this, Python would complain when it flushes at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

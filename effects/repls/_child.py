@@ -1,0 +1,204 @@
+"""The program of a session's sandboxed process. Run as a script, never imported.
+
+    python -I -S -B _child.py SOCKET_FD CONTEXT_FD
+
+It is started in a session and an empty folder of its own, with an empty environment and nothing
+open but a socket to the host and a file that holds the context's text. It reads frames (see
+`_frames`), does what they ask, one at a time, and ends with the host: when the socket is closed,
+and at once when the host dies.
+
+1. Standard library only. `_text`, `_functions` and the other siblings are loaded from this
+   file's folder, which then leaves `sys.path`.
+2. The start is quick: what only a cell needs is loaded after `ready` was sent, while the host
+   waits for a model.
+3. A frame that doesn't fit into memory is still taken off the socket: both sides always agree
+   on whose turn it is.
+
+Not contained yet: files and network are those of the user.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from effects.repls import _frames, _limits, _session, _text
+else:
+    import _frames
+    import _limits
+    import _session
+    import _text
+
+del sys.path[0]
+
+READ_BYTES = 1 << 16
+"""What is read at once; also the size from which a frame gets a buffer of its own."""
+EXIT_NOT_STARTED = 70
+PR_SET_PDEATHSIG = 1
+M_ARENA_MAX = -8
+SIGKILL = 9
+
+
+class Wire:
+    """The socket to the host: frames, blocking. The process ends when the host is gone."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._rest = b""
+        os.set_inheritable(fd, False)
+        # A forked copy must not keep the socket open, nor speak on it.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def read(self) -> dict[str, Any]:
+        """The next frame."""
+        while len(self._rest) < _frames.HEADER_BYTES:
+            self._rest += self._receive(READ_BYTES)
+        size = int.from_bytes(self._rest[: _frames.HEADER_BYTES], "big")
+        start, end = _frames.HEADER_BYTES, _frames.HEADER_BYTES + size
+        if size > READ_BYTES and end > len(self._rest):
+            payload: bytes | bytearray = self._read_large(size)
+        else:
+            while len(self._rest) < end:
+                self._rest += self._receive(READ_BYTES)
+            payload, self._rest = self._rest[start:end], self._rest[end:]
+        message: dict[str, Any] = _frames.decode(payload)
+        return message
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame."""
+        try:
+            sent = os.write(self._fd, frame)
+            with memoryview(frame) as view:
+                while sent < len(frame):
+                    sent += os.write(self._fd, view[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send a frame and wait for the next one."""
+        frame = _frames.encode(message)
+        if len(frame) > _frames.MAX_FRAME_BYTES:
+            raise ValueError(
+                f"the prompts of this call have {len(frame)} bytes together, more than the "
+                f"{_frames.MAX_FRAME_BYTES} that can be sent: ask in smaller batches"
+            )
+        self.write(frame)
+        return self.read()
+
+    def _read_large(self, size: int) -> bytearray:
+        """A payload of which only a part has arrived, without copies of the rest."""
+        got, self._rest = self._rest[_frames.HEADER_BYTES :], b""
+        try:
+            payload = bytearray(size)
+        except MemoryError:
+            left = size - len(got)
+            while left:
+                left -= len(self._receive(min(left, READ_BYTES)))
+            raise
+        payload[: len(got)] = got
+        with memoryview(payload) as view:
+            filled = len(got)
+            while filled < size:
+                count = os.readv(self._fd, [view[filled:]])
+                if not count:
+                    os._exit(0)
+                filled += count
+        return payload
+
+    def _receive(self, size: int) -> bytes:
+        data = os.read(self._fd, size)
+        if not data:
+            os._exit(0)
+        return data
+
+    def _forget(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def main(wire: Wire, context_fd: int) -> NoReturn:
+    """Start a session and serve it until the host is gone."""
+    try:
+        init = wire.read()
+        guard = _limits.Guard(init["cell_timeout_s"])
+        session = start(wire, context_fd, guard, init)
+    except BaseException as error:
+        told = f"{type(error).__name__}: {error}"
+        wire.write(_frames.encode({"t": "failed", "message": told}))
+        os._exit(EXIT_NOT_STARTED)
+    wire.write(_frames.encode({"t": "ready"}))
+    prepare()
+    guard.limit_memory(init["memory_bytes"])
+    while True:
+        frame = wire.read()
+        if frame["t"] == "run":
+            wire.write(ended(session.run(frame["code"], frame["watch"])))
+        else:
+            wire.write(value(session.read(frame["name"])))
+
+
+def start(
+    wire: Wire, context_fd: int, guard: "_limits.Guard", init: dict[str, Any]
+) -> "_session.Session":
+    """The session that the host describes."""
+    os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
+    sys.argv[:] = [""]
+    _limits.limit_process()
+    spans = None if init["spans"] is None else [(start, end) for start, end in init["spans"]]
+    view = _text.TextView(text_of(context_fd), spans, init["kind"], init["names"])
+    return _session.Session(view, guard, wire.ask, **init["session"])
+
+
+def text_of(fd: int) -> str:
+    """The text of a file of UTF-8, by its descriptor, which is closed."""
+    size = os.fstat(fd).st_size
+    if size < 1 << 20:
+        text = os.pread(fd, size, 0).decode("utf-8", "surrogatepass")
+    else:
+        import mmap
+
+        with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
+            text = str(data, "utf-8", "surrogatepass")
+    os.close(fd)
+    return text
+
+
+def prepare() -> None:
+    """Load what cells will need, and see to it that the process dies with the host's."""
+    __import__("traceback")  # and linecache with it
+
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+        # Each arena takes 64 MiB of address space: threads would use up the limit unseen.
+        libc.mallopt(M_ARENA_MAX, 2)
+    except (ImportError, OSError, AttributeError):
+        pass  # the socket's end is noticed all the same, once the running cell has ended
+
+
+def ended(result: dict[str, Any]) -> bytes:
+    """The frame for a cell's end; what makes it too long for the host is left out."""
+    frame = _frames.encode({"t": "end", **result})
+    if len(frame) > _frames.MAX_FRAME_BYTES:
+        # In JSON a character takes 6 bytes at most.
+        output = result["out"][: _frames.MAX_FRAME_BYTES // 8]
+        frame = _frames.encode({"t": "end", **result, "out": output, "watched": {}})
+    return frame
+
+
+def value(result: dict[str, Any]) -> bytes:
+    """The frame for a variable that was read."""
+    frame = _frames.encode({"t": "value", **result})
+    if len(frame) > _frames.MAX_FRAME_BYTES:
+        problem = f"it takes {len(frame)} bytes to hand over: make it shorter"
+        frame = _frames.encode({"t": "value", "text": None, "error": problem, "names": []})
+    return frame
+
+
+if __name__ == "__main__":
+    main(Wire(int(sys.argv[1])), int(sys.argv[2]))

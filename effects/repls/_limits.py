@@ -1,0 +1,154 @@
+"""The limits of model-written code: seconds of computing, and memory.
+
+Standard library only, and nothing of this project: the sandboxed child process loads this file
+by itself.
+
+1. Time: a timer signal whose handler raises `CellTimeout` in the main thread at the limit, and
+   again every 0.1 seconds, so that no ``except:`` swallows it for ever.
+2. The handler raises only while model-written code runs (`Guard.active`) and no host call is
+   under way (`Guard.waiting`): the runtime's own lines are never torn apart.
+3. Memory: a limit of the address space on top of what the process has when it is ready.
+   It is a little higher while the runtime's own lines run, so that code which has used up its
+   memory can be told so, and can free some.
+"""
+
+import resource
+from collections.abc import Callable
+from typing import Any
+
+TICK_S = 0.1
+"""Seconds between two reminders that the time is up."""
+RESERVE_BYTES = 32 << 20
+"""Address space that only the runtime may use."""
+MAX_FILE_BYTES = 1 << 30
+MAX_OPEN_FILES = 512
+MAX_PROCESSES = 16_384
+"""Of the whole user, which is what the system counts: far above what a desktop has running."""
+
+
+# The functions below those of `signal`, which spend 6 microseconds each on making enums.
+_signal: Any = __import__("_signal")
+
+
+class CellTimeout(BaseException):
+    """The cell used up its time. No `Exception`, so that ``except Exception`` lets it pass."""
+
+
+CellTimeout.__module__ = "__main__"  # tracebacks show the bare name
+
+
+class Guard:
+    """Switches the limits on and off around model-written code."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.left_s = limit_s
+        """Seconds left of the cell's time; exact while it waits and when it has ended."""
+        self.active = False
+        """Model-written code runs. Set to False by a plain store, see `guarded`."""
+        self.waiting = False
+        """A host call is under way."""
+        self._limit_s = limit_s
+        self._expired = False
+        self._for_code = self._for_runtime = resource.getrlimit(resource.RLIMIT_AS)
+        self._take_signals()
+
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Code gets so much address space on top of what the process has now."""
+        with open("/proc/self/statm", "rb") as statm:
+            used = int(statm.read().split()[0]) * resource.getpagesize()
+        top = _at_most_hard(resource.RLIMIT_AS, used + memory_bytes + RESERVE_BYTES)
+        self._for_code, self._for_runtime = (top - RESERVE_BYTES, top), (top, top)
+        _set_memory(self._for_runtime)
+
+    def start(self, limit_s: float | None = None) -> None:
+        """Model-written code is about to run, for the whole limit or less."""
+        self.left_s = self._limit_s if limit_s is None else limit_s
+        self._expired = self.waiting = False
+        self._take_signals()  # code may have put handlers of its own in place
+        _set_memory(self._for_code)
+        self.active = True
+        _signal.setitimer(_signal.ITIMER_REAL, self.left_s, TICK_S)
+
+    def stop(self) -> None:
+        """Model-written code has ended."""
+        self.active = False
+        left_s, _ = _signal.setitimer(_signal.ITIMER_REAL, 0.0)
+        self.left_s = 0.0 if self._expired else left_s
+        _set_memory(self._for_runtime)
+
+    def pause(self) -> None:
+        """A host call begins."""
+        if self._expired:
+            raise self._timeout()
+        self.waiting = True
+        self.left_s, _ = _signal.setitimer(_signal.ITIMER_REAL, 0.0)
+        _set_memory(self._for_runtime)
+
+    def resume(self) -> None:
+        """A host call has ended. The code may have ended before it, if a thread made the call."""
+        if self.active:
+            _set_memory(self._for_code)
+            _signal.setitimer(_signal.ITIMER_REAL, max(self.left_s, 0.001), TICK_S)
+        self.waiting = False
+
+    def _take_signals(self) -> None:
+        _signal.signal(_signal.SIGALRM, self._on_alarm)
+        _signal.signal(_signal.SIGINT, self._on_interrupt)
+
+    def _on_alarm(self, *_: object) -> None:
+        if self.active:
+            self._expired = True
+            if not self.waiting:
+                raise self._timeout()
+
+    def _on_interrupt(self, *_: object) -> None:
+        if self.active and not self.waiting:
+            raise KeyboardInterrupt
+
+    def _timeout(self) -> CellTimeout:
+        return CellTimeout(
+            f"the cell was stopped after {self._limit_s:g} s of computing, its limit. "
+            "Variables set so far are kept; do the work in smaller pieces."
+        )
+
+
+def guarded(
+    guard: Guard, work: Callable[[], None], limit_s: float | None = None
+) -> BaseException | None:
+    """Run model-written code under the limits; what it raised, whatever it was."""
+    try:
+        guard.start(limit_s)
+        work()
+        # Plain stores: the interpreter looks for signals when it enters a function, so a call to
+        # `stop` could still be interrupted before it does anything.
+        guard.active = False
+    except BaseException as error:
+        guard.active = False
+        guard.stop()
+        return error
+    guard.stop()
+    return None
+
+
+def limit_process() -> None:
+    """The limits that hold all the time: core files, file sizes, open files, processes."""
+    for kind, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        (resource.RLIMIT_NPROC, MAX_PROCESSES),
+    ):
+        value = _at_most_hard(kind, value)
+        resource.setrlimit(kind, (value, value))
+
+
+def _set_memory(limits: tuple[int, int]) -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    except (ValueError, OSError):
+        pass  # code has lowered the hard limit itself
+
+
+def _at_most_hard(kind: int, value: int) -> int:
+    _, hard = resource.getrlimit(kind)
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)

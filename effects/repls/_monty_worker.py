@@ -1,0 +1,132 @@
+"""The process that a sandboxed session runs in."""
+
+import os
+import signal
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from pydantic_monty import (
+    FunctionSnapshot,
+    FutureSnapshot,
+    Monty,
+    MontyComplete,
+    MontyError,
+    MontySession,
+    NameLookupSnapshot,
+)
+
+from effects.repls._monty_values import Output, encodable, utf8_bytes
+from effects.repls.base import ReplLimits, ReplUnavailable
+
+CLOCK = datetime(2026, 1, 1)
+"""The sandbox's clock stands still, so that a cell that is run again does the same."""
+SEED = 0
+"""Where its random numbers begin, for the same reason."""
+BACKSTOP_S = 10.0
+"""Seconds after the time limit at which a worker that answers nothing at all is killed. (The
+sandbox's own watchdog kills one that goes on computing a second after the limit.)"""
+PIECE_CHARS = 8 << 20
+"""A long text crosses in pieces of so many characters, which take up to 32 MiB: a message of the
+sandbox holds 256 MiB at most, and its buffers count as the sandbox's memory."""
+
+Snapshot = FunctionSnapshot | NameLookupSnapshot | FutureSnapshot | MontyComplete
+"""Where a source stands that was fed: suspended at something it asks for, or at its end."""
+
+
+def room_bytes(text: str) -> int:
+    """Memory that `Worker.bind_text` needs for a text beyond the limit of what code may use.
+
+    Twice its size while the pieces are joined, and buffers; measured at up to 2.25 times its size
+    and 32 MiB, for texts of 1 to 100 MB with 1 to 3 bytes a character.
+    """
+    size = utf8_bytes(text)
+    return size * 5 // 2 + min(size, 4 * PIECE_CHARS)
+
+
+class Worker:
+    """A worker process, started by the constructor, which raises `ReplUnavailable`.
+
+    `room_bytes` of memory are added to the limit. All calls block; `kill` alone may come from
+    another thread.
+    """
+
+    def __init__(self, limits: ReplLimits, *, room_bytes: int) -> None:
+        self._feeds = 0
+        self._session: MontySession | None = None
+        self._pid: int | None = None
+        # A pool of its own: the process then ends with the session, and is nobody else's.
+        self._pool = Monty(max_processes=1, request_timeout=limits.cell_timeout_s + BACKSTOP_S)
+        try:
+            self._open(limits, room_bytes)
+        except (MontyError, OSError, RuntimeError) as error:
+            self.close()
+            raise ReplUnavailable(
+                f"the monty sandbox did not start: {error}. Is pydantic-monty installed whole? "
+                'repl_backend="python" runs code in a CPython process instead.'
+            ) from error
+
+    def _open(self, limits: ReplLimits, room_bytes: int) -> None:
+        self._pool.__enter__()
+        session = self._pool.checkout(
+            limits={
+                "max_feed_duration_secs": limits.cell_timeout_s,
+                "max_memory": limits.memory_bytes + room_bytes,
+                "max_suspensions": 10**9,  # its own default is 1,000 for the whole session
+                "max_recursion_depth": 1000,  # as CPython's
+            },
+            os_policy={
+                "datetime": CLOCK,
+                "random_start": {"seed": SEED},
+                "sleep": "zero",
+                "process_time": "zero",
+            },
+        )
+        self._session = session.__enter__()
+        self._pid = session.worker_pid
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None when it was closed."""
+        return self._pid
+
+    @property
+    def next_file(self) -> str:
+        """The file name that tracebacks will have for what is fed next."""
+        return f"<python-input-{self._feeds}>"
+
+    def feed(self, code: str, inputs: dict[str, Any] | None, output: Output) -> Snapshot:
+        """Run a source until it suspends or ends, with `inputs` bound as globals before."""
+        if self._session is None:
+            raise RuntimeError("the process was closed")
+        self._feeds += 1
+        return self._session.feed_start(code, inputs=inputs or {}, print_callback=output)
+
+    def bind_text(self, name: str, text: str, *, piece_chars: int = PIECE_CHARS) -> None:
+        """Copy a text into a global, in pieces where it is long."""
+        text = encodable(text)
+        if len(text) <= piece_chars:
+            self.feed("None", {name: text}, Output(0))
+            return
+        self.feed("_rlm_pieces = []", None, Output(0))
+        for start in range(0, len(text), piece_chars):
+            piece = {"_rlm_piece": text[start : start + piece_chars]}
+            self.feed("_rlm_pieces.append(_rlm_piece)", piece, Output(0))
+        join = f"{name} = ''.join(_rlm_pieces)\n_rlm_pieces = _rlm_piece = None"
+        self.feed(join, None, Output(0))
+
+    def kill(self) -> None:
+        """End the process while it computes: the call that waits for it then fails at once."""
+        if self._pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process. Safe to call twice."""
+        self._pid = None
+        session, self._session = self._session, None
+        with suppress(MontyError, RuntimeError):
+            if session is not None:
+                session.__exit__(None, None, None)
+        with suppress(MontyError, RuntimeError):
+            self._pool.__exit__(None, None, None)

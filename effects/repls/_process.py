@@ -1,0 +1,298 @@
+"""One sandboxed child process, seen from the host: starting it, talking to it, ending it.
+
+1. The process gets an empty environment, an empty folder of its own, and no descriptor but a
+   socket and the context's file. It leads a session, so that it can be ended with all it started.
+2. The socket doesn't block. Frames go out at once where they fit into its buffer; one callback
+   on the event loop takes the answers. There is one request at a time, and a frame that nobody
+   waits for ends the process.
+3. What comes from the child is never trusted: a frame has a limited length and must be a JSON
+   object, else the process is ended. A request that isn't answered in time ends it too.
+4. A request never raises for what the child does: it returns the frame, or `Lost`.
+5. The number of a process group may be given away once its leader has been reaped, so everything
+   is killed first and reaped last.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from effects.repls import _frames
+
+# Only so that Python caches the bytecode of what the child loads: the child itself may not write.
+from effects.repls import _session as _session
+
+READ_BYTES = 1 << 16
+"""What is read at once; also the size from which a frame gets a buffer of its own."""
+REAP_TIMEOUT_S = 5.0
+"""How long a killed process may take to be gone: the system has to take back its memory."""
+EXIT_TIMEOUT_S = 0.5
+"""How long a process whose socket was closed may take to exit by itself: long enough to learn
+how it ended."""
+_POLL_S = 0.002
+_PROGRAM = str(Path(__file__).with_name("_child.py"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The process is gone, and its session with it."""
+
+    kind: str
+    """``CellTimeout`` when it didn't answer in time, else ``ReplDied``."""
+    message: str
+
+
+class Child:
+    """A running child process. Made in and bound to the running event loop."""
+
+    def __init__(self, context_fd: int) -> None:
+        """Start the process, which inherits `context_fd`. Raises OSError when it can't be had."""
+        self.lost: Lost | None = None
+        """Why it is gone; None as long as it lives."""
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[dict[str, Any] | Lost] | None = None
+        self._unsent = memoryview(b"")
+        self._head = b""
+        self._large: bytearray | None = None
+        self._filled = 0
+        self._closed = False
+        self._socket, inner = socket.socketpair()
+        self._folder = tempfile.mkdtemp(prefix="rlm-fsm-")
+        try:
+            self._socket.setblocking(False)
+            self._process = _spawned(inner.fileno(), context_fd, self._folder)
+        except BaseException:
+            self._socket.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        finally:
+            inner.close()
+        self._loop.add_reader(self._socket, self._on_readable)
+
+    @property
+    def pid(self) -> int:
+        """The process; also its process group and its session."""
+        return self._process.pid
+
+    async def request(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any] | Lost:
+        """Send a frame and wait for the answer, at most `timeout_s` seconds."""
+        if self.lost is not None:
+            return self.lost
+        waiter: asyncio.Future[dict[str, Any] | Lost] = self._loop.create_future()
+        self._waiter = waiter
+        timer = self._loop.call_later(timeout_s, self._on_timeout)
+        try:
+            self._send(_frames.encode(message))
+            return await waiter
+        except asyncio.CancelledError:
+            # The answer could not be told from that to the next request.
+            self._lose(Lost("ReplDied", "the cell was cancelled"))
+            raise
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    async def close(self, why: Lost) -> None:
+        """End the process and all it started, and delete its folder. Safe to call twice."""
+        self._lose(why)
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            # The system tells of an exit by a signal, which belongs to the whole program.
+            for _ in range(int(REAP_TIMEOUT_S / _POLL_S)):
+                if _has_exited(self.pid):
+                    break
+                await asyncio.sleep(_POLL_S)
+        finally:
+            # Also while being cancelled: nothing may be left behind.
+            _kill_session(self.pid)
+            try:
+                self._process.wait(REAP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                pass  # stuck in the system; it can do nothing any more
+            _delete(self._folder)
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            sent = self._socket.send(frame)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            return  # the reader learns of the end, and how it came about
+        if sent < len(frame):
+            self._unsent = memoryview(frame)[sent:]
+            self._loop.add_writer(self._socket, self._on_writable)
+
+    def _on_writable(self) -> None:
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._unsent = memoryview(b"")
+        if not self._unsent:
+            self._loop.remove_writer(self._socket)
+
+    def _on_readable(self) -> None:
+        try:
+            if self._large is not None:
+                self._on_more(self._large)
+                return
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_end()
+            return
+        data = self._head + data if self._head else data
+        start = _frames.HEADER_BYTES
+        size = int.from_bytes(data[:start], "big")
+        if len(data) < start:
+            self._head = data
+        elif size > _frames.MAX_FRAME_BYTES or len(data) > start + size:
+            self._lose(Lost("ReplDied", "the process sent what is no frame, and was ended"))
+        elif len(data) == start + size:
+            self._head = b""
+            self._on_frame(data[start:])
+        elif size < READ_BYTES:
+            self._head = data
+        else:
+            self._head = b""
+            self._large, self._filled = bytearray(size), len(data) - start
+            self._large[: self._filled] = data[start:]
+
+    def _on_more(self, large: bytearray) -> None:
+        """Another part of a large frame."""
+        with memoryview(large) as view:
+            try:
+                count = self._socket.recv_into(view[self._filled :])
+            except (ConnectionError, TimeoutError):
+                count = 0
+        self._filled += count
+        if not count:
+            self._on_end()
+        elif self._filled == len(large):
+            self._large = None
+            self._on_frame(large)
+
+    def _on_frame(self, payload: bytes | bytearray) -> None:
+        try:
+            message = _frames.decode(payload)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            self._lose(Lost("ReplDied", "the process sent what is no frame, and was ended"))
+        elif self._waiter is None or self._waiter.done():
+            self._lose(Lost("ReplDied", "the process spoke out of turn, and was ended"))
+        else:
+            self._waiter.set_result(cast(dict[str, Any], message))
+
+    def _on_timeout(self) -> None:
+        self._lose(
+            Lost(
+                "CellTimeout",
+                "the code did not stop at its time limit, so its process was ended",
+            )
+        )
+
+    def _on_end(self) -> None:
+        """The socket was closed at the other end: learn how, and tell."""
+        self._loop.remove_reader(self._socket)
+        self._tell_end(self._loop.time() + EXIT_TIMEOUT_S)
+
+    def _tell_end(self, deadline: float) -> None:
+        how = _has_exited(self.pid)
+        if how is None and self._loop.time() < deadline:
+            self._loop.call_later(_POLL_S, self._tell_end, deadline)
+        else:
+            self._lose(Lost("ReplDied", f"the process {how or 'closed its connection'}"))
+
+    def _lose(self, lost: Lost) -> None:
+        """Kill everything and answer whoever waits. What is left is for `close`."""
+        if self.lost is not None:
+            return
+        self.lost = lost
+        _kill_session(self.pid)
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(lost)
+
+
+def _spawned(socket_fd: int, context_fd: int, folder: str) -> "subprocess.Popen[bytes]":
+    if not sys.executable:
+        raise OSError("this Python doesn't know its own executable (sys.executable is empty)")
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", _PROGRAM, str(socket_fd), str(context_fd)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(socket_fd, context_fd),
+        cwd=folder,
+        env={},
+        start_new_session=True,
+    )
+
+
+def _has_exited(pid: int) -> str | None:
+    """How a child process ended, in words; None while it lives. It isn't reaped."""
+    try:
+        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return "ended"  # somebody else has reaped it
+    if status is None:
+        return None
+    if status.si_code == os.CLD_EXITED:
+        return f"exited with code {status.si_status}"
+    name = signal.Signals(status.si_status).name
+    return f"was killed by {name}" + (
+        " (by the system, if memory ran out)" if status.si_status == signal.SIGKILL else ""
+    )
+
+
+def _kill_session(leader: int) -> None:
+    """Kill a process group, and what else is in the session that its leader leads."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    for pid in _session_members(leader):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _session_members(leader: int) -> list[int]:
+    found = list[int]()
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != leader:
+            try:
+                with open(f"/proc/{name}/stat", "rb", buffering=0) as stat:
+                    # pid (name) state ppid pgrp session ...; the name may hold anything
+                    fields = stat.read(1024).rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if len(fields) > 3 and int(fields[3]) == leader:
+                found.append(int(name))
+    return found
+
+
+def _delete(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.exists(folder):
+        # Code may have locked folders of its own.
+        for path, _, _ in os.walk(folder):
+            os.chmod(path, 0o700)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,215 @@
+"""The `monty` backend: model-written code in a sandbox without a CPython.
+
+Code runs in pydantic-monty, an interpreter in a process of its own that can do nothing but
+compute and ask the host. It speaks a part of Python; errors name the gaps and a way round.
+
+1. The sandbox's calls block for as long as a cell computes. So each session has a thread: the
+   event loop hands it a job and is told when it ended, once for a cell, or for a part of it
+   between two pauses.
+2. A cell that is given up, by cancellation or by `close`, has its worker killed; nothing else
+   stops it.
+3. A session that is lost is replaced when the next cell starts.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+from effects.repls._monty_session import Session
+from effects.repls._text import TextView
+from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable
+from rlm_fsm.errors import UsageError
+from rlm_fsm.values import CodeResult, ReadResult
+
+T = TypeVar("T")
+
+
+class HasView(Protocol):
+    """What is needed of a context."""
+
+    @property
+    def view(self) -> TextView: ...
+
+
+class MontyRepl:
+    """A session in the sandbox; see `effects.repls.base.Repl`."""
+
+    def __init__(self, context: HasView, settings: ReplSettings) -> None:
+        self._host = _Host(context.view, settings)
+        self._lane = _Lane(self._host.give_up)
+        self._is_closed = False
+        # For a session that nobody closes. The thread knows lane and host, so it keeps neither
+        # us alive nor, after this, itself.
+        self._finalizer = weakref.finalize(self, self._lane.retire, self._host.close)
+
+    async def open(self) -> None:
+        """Start the worker, so that the first cell doesn't wait for it."""
+        await self._do(self._host.open)
+
+    async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
+        """Run a cell until it pauses or ends. Raises `ReplUnavailable` without a worker."""
+        return await self._do(lambda: self._host.start(code, watch))
+
+    async def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
+        """Go on with the paused cell. Raises `UsageError` unless each call has its answer."""
+        return await self._do(lambda: self._host.resume(answers))
+
+    async def read(self, name: str) -> ReadResult:
+        """A variable as text."""
+        return await self._do(lambda: self._host.read(name))
+
+    async def close(self) -> None:
+        """End the session, and a cell that runs."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._finalizer.detach()
+        await self._lane.close(self._host.close)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Id of the sandbox's process, for diagnostics; None when there is none."""
+        return self._host.worker_pid
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise ReplUnavailable("this session was closed: open another one")
+        return await self._lane.do(work)
+
+
+class _Host:
+    """The session of the moment. `give_up` may be called from any thread, the rest from one."""
+
+    def __init__(self, view: TextView, settings: ReplSettings) -> None:
+        self._view = view
+        self._settings = settings
+        self._session: Session | None = None
+
+    def open(self) -> Session:
+        """The session; a new one in place of a lost one."""
+        old = self._session
+        if old is not None and not old.is_lost:
+            return old
+        if old is not None:
+            old.close()
+        first_cell = 1 if old is None else old.next_cell
+        self._session = Session(self._view, self._settings, first_cell)
+        return self._session
+
+    def start(self, code: str, watch: tuple[str, ...]) -> Paused | CodeResult:
+        return self.open().start(code, watch)
+
+    def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
+        if self._session is None or self._session.is_lost:
+            raise UsageError("there is no paused cell to resume: start one first")
+        return self._session.resume(answers)
+
+    def read(self, name: str) -> ReadResult:
+        if self._session is None or self._session.is_lost:
+            return ReadResult()
+        return self._session.read(name)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    @property
+    def worker_pid(self) -> int | None:
+        return None if self._session is None else self._session.worker_pid
+
+    def give_up(self) -> None:
+        """End what the session computes, and the session."""
+        if self._session is not None:
+            self._session.kill()
+
+
+class _Lane:
+    """A thread that does jobs for an event loop, one after the other.
+
+    `interrupt` ends the job that runs; it is called when nobody waits for it any more.
+    """
+
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        self._interrupt = interrupt
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._is_busy = False
+        self._is_closing = False
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do a job and wait for it. Cancelling the wait interrupts it."""
+        future = self._submit(work)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            with self._lock:
+                if not self._is_closing:
+                    self._interrupt()
+            raise
+
+    async def close(self, last: Callable[[], None]) -> None:
+        """Interrupt the job that runs, do a last one, and end the thread."""
+        with self._lock:
+            self._is_closing = True
+            if self._is_busy:
+                self._interrupt()
+        if self._thread is not None:
+            done = self._submit(last)
+            self._jobs.put(None)  # the thread ends, also when nobody waits for `done`
+            await done
+            self._thread.join()  # a moment: nothing is left to do
+
+    def retire(self, last: Callable[[], None]) -> None:
+        """`close` for one who can't wait."""
+        if self._thread is not None:
+            self._jobs.put(last)
+            self._jobs.put(None)
+
+    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="rlm-monty", daemon=True)
+            self._thread.start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(lambda: self._perform(work, future, loop))
+        return future
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job  # else it lives, with all it refers to, until the next one comes
+
+    def _perform(
+        self, work: Callable[[], T], future: asyncio.Future[T], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        with self._lock:
+            if future.cancelled():
+                return
+            self._is_busy = True
+        settle: Callable[[], None]
+        try:
+            value = work()
+        except BaseException as error:  # whatever it is, the one who waits is told
+            settle = partial(_fail, future, error)
+        else:
+            settle = partial(_succeed, future, value)
+        with self._lock:
+            self._is_busy = False
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(settle)
+
+
+def _succeed(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

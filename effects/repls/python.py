@@ -1,0 +1,326 @@
+"""The `python` backend: cells run by full CPython, in a process of their own.
+
+The session lives in a child process (`_child`), which this side talks to in frames (`_frames`)
+over a socket (`_process`).
+
+1. The process is started by `open`, or by the first `start`. The context's text reaches it as a
+   file in memory, not through the socket.
+2. A host call in the code is a frame: the cell is paused until `resume` answers it.
+3. The time limit is kept twice: in the child by a timer signal, which leaves the session whole,
+   and here, `GRACE_S` later, by killing the process.
+4. Whatever the process does, `start` and `resume` return: a process that is gone is a result with
+   the error ``ReplDied`` or ``CellTimeout``, and with ``repl_lost``. The next `start` begins an
+   empty session.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any, BinaryIO, Protocol, cast
+
+from effects.repls._process import Child, Lost
+from effects.repls.base import Paused, ReplSettings, ReplUnavailable
+from rlm_fsm.errors import UsageError
+from rlm_fsm.values import CodeError, CodeResult, HostCall, Outcome, ReadResult
+
+START_TIMEOUT_S = 60.0
+"""For a process to be ready. It takes 0.03 seconds, and 0.1 for each 100 MB of context."""
+GRACE_S = 2.0
+"""Beyond the time limit, for the child to stop the cell itself and to tell of it."""
+_PIECE_CHARS = 4 << 20
+"""What is encoded at once between two turns of the event loop: some milliseconds."""
+_CLOSED = Lost("ReplDied", "the session was closed while the cell ran")
+
+
+class ContextSource(Protocol):
+    """What is needed of a context: `effects.context.Context` and `TextView` have it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def names(self) -> Sequence[str] | None: ...
+
+
+class PythonRepl:
+    """A session over a context. See `effects.repls.base.Repl` for the methods.
+
+    Bound to the event loop that first uses it. `close` it: it holds a process and a folder.
+    """
+
+    def __init__(self, context: ContextSource, settings: ReplSettings | None = None) -> None:
+        self._context = context
+        self._settings = settings or ReplSettings()
+        self._child: Child | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._calls: tuple[HostCall, ...] | None = None
+        """What a paused cell asked."""
+        self._busy = False
+        self._closed = False
+        self._watch: frozenset[str] = frozenset()
+        self._left_s = 0.0
+        """Seconds left to the running cell, as its process says."""
+
+    async def open(self) -> None:
+        """Start the process, if there is none. Raises `ReplUnavailable`."""
+        if self._closed:
+            raise ReplUnavailable("this session was closed; make a new one")
+        if self._child is not None:
+            return
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_seen)
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if opening.cancelled() and task is not None and not task.cancelling():
+                raise ReplUnavailable("this session was closed while it started") from None
+            raise
+        finally:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+
+    async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
+        """Run a cell until it pauses or ends."""
+        self._check_idle("start")
+        self._busy = True
+        try:
+            await self.open()
+            self._left_s = self._settings.limits.cell_timeout_s
+            self._watch = frozenset(watch)
+            return await self._go({"t": "run", "code": code, "watch": list(watch)})
+        finally:
+            self._busy = False
+
+    async def resume(self, answers: tuple[Outcome, ...]) -> Paused | CodeResult:
+        """Go on with the paused cell; one answer per call, in their order."""
+        if self._calls is None or self._busy:
+            raise UsageError("no cell is paused: call start, and resume when it returns Paused")
+        if len(answers) != len(self._calls):
+            raise UsageError(
+                f"the cell asked {len(self._calls)} calls and {len(answers)} answers were given: "
+                "give one answer per call, in their order"
+            )
+        self._busy, self._calls = True, None
+        try:
+            texts = [(answer.kind, answer.text) for answer in answers]
+            return await self._go({"t": "answers", "answers": texts})
+        finally:
+            self._busy = False
+
+    async def read(self, name: str) -> ReadResult:
+        """A variable as text, for a final answer."""
+        self._check_idle("read")
+        if self._child is None:
+            return ReadResult()
+        self._busy = True
+        try:
+            timeout_s = self._settings.limits.cell_timeout_s + GRACE_S
+            frame = await self._child.request({"t": "read", "name": name}, timeout_s)
+            if isinstance(frame, Lost):
+                return ReadResult(error=f"{name} can't be read: {frame.message}")
+            result = _read_result(frame)
+            if result is None:
+                lost = await self._refuse()
+                return ReadResult(error=f"{name} can't be read: {lost.message}")
+            return result
+        finally:
+            self._busy = False
+
+    async def close(self) -> None:
+        """End the process and everything it started. Safe to call twice, and in mid-cell."""
+        self._closed = True
+        opening, self._opening = self._opening, None
+        if opening is not None and not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
+        child, self._child = self._child, None
+        if child is not None:
+            await child.close(_CLOSED)
+
+    async def _open(self) -> None:
+        limits = self._settings.limits
+        try:
+            with await _file_of(self._context.text) as file:
+                child = Child(file.fileno())
+        except OSError as error:
+            raise ReplUnavailable(
+                f"the Python process for model-written code could not be started: {error}"
+            ) from error
+        init = {
+            "t": "init",
+            "spans": self._context.spans,
+            "kind": self._context.kind,
+            "names": self._context.names,
+            "cell_timeout_s": limits.cell_timeout_s,
+            "memory_bytes": limits.memory_bytes,
+            "session": {
+                "output_chars": limits.output_chars,
+                "max_value_chars": self._settings.max_value_chars,
+                "parallel_subcalls": self._settings.parallel_subcalls,
+            },
+        }
+        try:
+            frame = await child.request(init, START_TIMEOUT_S)
+        except asyncio.CancelledError:
+            await child.close(_CLOSED)
+            raise
+        if isinstance(frame, Lost) or frame.get("t") != "ready":
+            why = frame.message if isinstance(frame, Lost) else str(frame.get("message"))
+            await child.close(_CLOSED)
+            raise ReplUnavailable(f"the Python process for model-written code did not start: {why}")
+        self._child = child
+
+    async def _go(self, message: dict[str, Any]) -> Paused | CodeResult:
+        """Let the cell run until it pauses, ends, or is lost."""
+        child = self._child
+        if child is None:
+            return _lost_result(_CLOSED, self._left_s)
+        frame = await child.request(message, self._left_s + GRACE_S)
+        if not isinstance(frame, Lost):
+            match frame.get("t"):
+                case "pause" if (paused := _paused(frame)) is not None:
+                    self._calls = paused.calls
+                    self._left_s = min(self._left_s, max(0.0, frame["left_s"]))
+                    return paused
+                case "end" if (result := _code_result(frame, self._watch)) is not None:
+                    return result
+                case _:
+                    frame = await self._refuse()
+        await self._drop(frame)
+        return _lost_result(frame, self._settings.limits.cell_timeout_s)
+
+    async def _refuse(self) -> Lost:
+        """End a process whose frame makes no sense."""
+        lost = Lost("ReplDied", "the process sent what is no answer, and was ended")
+        if self._child is not None:
+            await self._child.close(lost)
+        return lost
+
+    async def _drop(self, lost: Lost) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.close(lost)
+
+    def _check_idle(self, what: str) -> None:
+        if self._closed:
+            raise ReplUnavailable("this session was closed; make a new one")
+        if self._busy:
+            raise UsageError(f"{what}: a cell is running; one session runs one cell at a time")
+        if self._calls is not None:
+            raise UsageError(f"{what}: a cell is paused; resume it first, or close the session")
+
+
+async def _file_of(text: str) -> BinaryIO:
+    """A file in memory that holds a text. Encoded piece by piece: it may be long."""
+    file = os.fdopen(os.memfd_create("context"), "wb")
+    try:
+        for start in range(0, len(text), _PIECE_CHARS):
+            file.write(text[start : start + _PIECE_CHARS].encode("utf-8", "surrogatepass"))
+            if len(text) > _PIECE_CHARS:
+                await asyncio.sleep(0)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _lost_result(lost: Lost, limit_s: float) -> CodeResult:
+    message = lost.message
+    if lost.kind == "CellTimeout":
+        message = (
+            f"the cell did not stop at its limit of {limit_s:g} s of computing, so its process "
+            "was ended"
+        )
+    message += ". All variables are gone; the next cell starts an empty session"
+    error = CodeError(kind=lost.kind, message=message, traceback=f"{lost.kind}: {message}")
+    return CodeResult(error=error, repl_lost=True)
+
+
+def _paused(frame: dict[str, Any]) -> Paused | None:
+    """The pause that a frame tells of; None for nonsense, as in the functions below."""
+    calls, parallel, left_s = frame.get("calls"), frame.get("parallel"), frame.get("left_s")
+    if not isinstance(calls, list) or not calls or not isinstance(parallel, bool):
+        return None
+    if not isinstance(left_s, int | float):
+        return None
+    made = [_host_call(call) for call in cast(list[object], calls)]
+    known = tuple(call for call in made if call is not None)
+    return Paused(calls=known, parallel=parallel) if len(known) == len(made) else None
+
+
+def _host_call(call: object) -> HostCall | None:
+    match call:
+        case {
+            "fn": str(fn),
+            "prompt": str(prompt),
+            "question": str() | None as question,
+            "model": str() | None as model,
+            "max_tokens": int() | None as max_tokens,
+            "recursive": bool() | None as recursive,
+            "dedupe": bool(dedupe),
+        }:
+            return HostCall(
+                fn=fn,
+                prompt=prompt,
+                question=question,
+                model=model,
+                max_tokens=max_tokens,
+                recursive=recursive,
+                dedupe=dedupe,
+            )
+        case _:
+            return None
+
+
+def _code_result(frame: dict[str, Any], watch: frozenset[str]) -> CodeResult | None:
+    match frame:
+        case {"out": str(out), "chars": int(chars), "error": told, "watched": watched} if (
+            isinstance(watched, dict)
+        ):
+            error = None if told is None else _code_error(told)
+            values = cast(dict[object, object], watched)
+            texts = {
+                name: text
+                for name, text in values.items()
+                if isinstance(name, str) and isinstance(text, str) and name in watch
+            }
+            if len(texts) != len(values) or (told is not None and error is None):
+                return None
+            return CodeResult(stdout=out, stdout_chars=chars, error=error, watched=texts)
+        case _:
+            return None
+
+
+def _code_error(told: object) -> CodeError | None:
+    match told:
+        case {"kind": str(kind), "message": str(message), "traceback": str(traceback)}:
+            return CodeError(kind=kind, message=message, traceback=traceback)
+        case _:
+            return None
+
+
+def _read_result(frame: dict[str, Any]) -> ReadResult | None:
+    match frame:
+        case {
+            "t": "value",
+            "text": str() | None as text,
+            "error": str() | None as error,
+            "names": names,
+        } if isinstance(names, list):
+            known = [name for name in cast(list[object], names) if isinstance(name, str)]
+            return ReadResult(text=text, error=error, names=tuple(known))
+        case _:
+            return None
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """The error of a start that nobody waited for comes again with the next one."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,300 @@
+"""Events -> what a view shows, as they happen.
+
+A `Follower` folds the events of a run with the reducer itself, so that a view knows what the
+machine knows: the code that runs, the calls in flight, what was spent. It tells what is new as
+`Item`s; how they look is the views' business. It holds no more of a prompt than its head.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from rlm_fsm.event import (
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    Event,
+    GuardTripped,
+    LimitReached,
+    ModelFailed,
+    ModelReplied,
+    ReplFailed,
+    RunFinished,
+    RunStarted,
+    VariableRead,
+)
+from rlm_fsm.ids import CallId, FrameId, host_call_id
+from rlm_fsm.reducer import step
+from rlm_fsm.state import INITIAL, Phase, RunState
+from rlm_fsm.values import HostCall, Usage
+
+if TYPE_CHECKING:
+    from effects.interpreter import Appended
+
+_HEAD_CHARS = 400
+"""Characters of a prompt or reply that an item holds: more than a line of any terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """The run began."""
+
+    run_id: str
+    event: RunStarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """A model took a turn, or failed to (`error`)."""
+
+    frame: FrameId
+    number: int
+    text: str
+    usage: Usage
+    elapsed_s: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellBegan:
+    """A cell runs."""
+
+    frame: FrameId
+    number: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsBegan:
+    """A cell asked sub-models and waits."""
+
+    frame: FrameId
+    fn: str
+    asked: int
+    made: int
+    """Calls that are made: equal ones once, none when a limit forbids them."""
+    prompt_head: str
+    """Of the first call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded:
+    """A plain subcall ended."""
+
+    frame: FrameId
+    call_id: CallId
+    prompt_head: str
+    reply_head: str
+    failed: bool
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsEnded:
+    """All calls that a cell waited for are in."""
+
+    frame: FrameId
+    made: int
+    failed: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellEnded:
+    """A cell ended."""
+
+    frame: FrameId
+    event: CodeExecuted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """Something a reader should know: a refusal, a limit, a failure."""
+
+    frame: FrameId
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The run ended."""
+
+    event: RunFinished
+    state: RunState
+
+
+Item = (
+    Began | Turned | CellBegan | CallsBegan | CallEnded | CallsEnded | CellEnded | Noted | Ended
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The calls that a frame's cell waits for."""
+
+    made: int
+    began_s: float
+    failed: int = 0
+
+
+class Follower:
+    """Follows one run."""
+
+    def __init__(self) -> None:
+        self.run_id = ""
+        self.state: RunState = INITIAL
+        self._cells: dict[FrameId, CallId] = {}
+        self._batches: dict[FrameId, _Batch] = {}
+        self._prompts: dict[CallId, str] = {}
+        self._clock_s = 0.0
+
+    def see(self, appended: "Appended") -> list[Item]:
+        """Fold the next event; what there is to show of it."""
+        event, before = appended.event, self.state
+        self.run_id = appended.run_id
+        self._clock_s = max(self._clock_s, cast(float, getattr(event, "clock_s", 0.0)))
+        self.state, _ = step(before, event)
+        items = self._items(event, before)
+        return [*items, *self._calls_ended(), *self._cell_began(event.frame)]
+
+    @property
+    def calls_made(self) -> int:
+        """Calls that cells wait for now, answered ones included."""
+        return sum(batch.made for batch in self._batches.values())
+
+    @property
+    def calls_done(self) -> int:
+        """Those of `calls_made` that are answered."""
+        return self.calls_made - sum(self._missing(frame) for frame in self._batches)
+
+    @property
+    def activity(self) -> str:
+        """What the run is doing, in a few words."""
+        state, root = self.state, self.state.root
+        match root.phase:
+            case Phase.ASKING:
+                return f"asking the model, turn {root.turns} of {root.max_steps}"
+            case Phase.CLOSING:
+                return "asking for the best answer"
+            case Phase.WAITING:
+                return "waiting for subcalls"
+            case Phase.RUNNING:
+                return "running code"
+            case Phase.READING:
+                return "reading the answer"
+            case Phase.NEW:
+                return "starting"
+            case Phase.DONE | Phase.FAILED:
+                return state.status
+
+    def _items(self, event: Event, before: RunState) -> list[Item]:
+        match event:
+            case RunStarted():
+                return [Began(run_id=self.run_id, event=event)]
+            case ModelReplied() | ModelFailed():
+                return self._call_items(event, before)
+            case CodePaused():
+                return [self._paused(event, before)]
+            case CodeExecuted():
+                return [CellEnded(frame=event.frame, event=event)]
+            case GuardTripped():
+                return [Noted(frame=event.frame, what="refused", text=event.reason)]
+            case LimitReached():
+                text = f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
+                return [Noted(frame=event.frame, what="limit", text=text)]
+            case ReplFailed():
+                return [Noted(frame=event.frame, what="no REPL", text=event.message)]
+            case VariableRead() if event.error:
+                return [Noted(frame=event.frame, what=f"reading {event.name}", text=event.error)]
+            case Cancelled():
+                return [Noted(frame=event.frame, what="cancelled", text=event.reason)]
+            case RunFinished():
+                return [Ended(event=event, state=self.state)]
+            case _:
+                return []
+
+    def _call_items(self, event: ModelReplied | ModelFailed, before: RunState) -> list[Item]:
+        call = before.calls[event.call_id]
+        text, usage, error = "", Usage(), None
+        if isinstance(event, ModelReplied):
+            text, usage = event.text, event.usage
+        else:
+            error = f"{event.error}: {event.message}"
+        if call.purpose != "subcall":
+            frame = before.frames[event.frame]
+            return [
+                Turned(
+                    frame=event.frame,
+                    number=frame.turns,
+                    text=text,
+                    usage=usage,
+                    elapsed_s=event.elapsed_s,
+                    error=error,
+                )
+            ]
+        batch = self._batches.get(event.frame)
+        if batch is not None and error:
+            batch.failed += 1
+        return [
+            CallEnded(
+                frame=event.frame,
+                call_id=event.call_id,
+                prompt_head=self._prompts.pop(event.call_id, ""),
+                reply_head=(error or text)[:_HEAD_CHARS],
+                failed=error is not None,
+                elapsed_s=event.elapsed_s,
+            )
+        ]
+
+    def _paused(self, event: CodePaused, before: RunState) -> CallsBegan:
+        number = before.frames[event.frame].host_calls
+        made = 0
+        pause = self.state.frames[event.frame].pause
+        if pause is not None:
+            made = pause.missing
+            self._batches[event.frame] = _Batch(made, self._clock_s)
+            for position, call in enumerate(event.calls, number + 1):
+                self._prompts[host_call_id(event.frame, position)] = _prompt_head(call)
+        fns = dict.fromkeys(call.fn for call in event.calls)
+        return CallsBegan(
+            frame=event.frame,
+            fn=", ".join(fns),
+            asked=len(event.calls),
+            made=made,
+            prompt_head=_prompt_head(event.calls[0]) if event.calls else "",
+        )
+
+    def _calls_ended(self) -> list[Item]:
+        """The batches whose cell no longer waits."""
+        items: list[Item] = []
+        for frame in [frame for frame in self._batches if self._missing(frame) == 0]:
+            batch = self._batches.pop(frame)
+            items.append(
+                CallsEnded(
+                    frame=frame,
+                    made=batch.made,
+                    failed=batch.failed,
+                    elapsed_s=self._clock_s - batch.began_s,
+                )
+            )
+            if not self._batches:
+                self._prompts.clear()
+        return items
+
+    def _missing(self, frame_id: FrameId) -> int:
+        frame = self.state.frames.get(frame_id)
+        return frame.pause.missing if frame is not None and frame.pause is not None else 0
+
+    def _cell_began(self, frame_id: FrameId) -> list[Item]:
+        frame = self.state.frames.get(frame_id)
+        if frame is None:
+            self._cells.pop(frame_id, None)
+            return []
+        if frame.cell is None or self._cells.get(frame_id) == frame.cell.id:
+            return []
+        self._cells[frame_id] = frame.cell.id
+        return [CellBegan(frame=frame_id, number=frame.cells, code=frame.cell.code)]
+
+
+def _prompt_head(call: HostCall) -> str:
+    return (call.question or call.prompt)[:_HEAD_CHARS]

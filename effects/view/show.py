@@ -1,0 +1,115 @@
+"""A recorded run as a person reads it: the steps of its trace, then how it ended."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import Console, RenderableType
+
+from effects.view import blocks
+from effects.view.cut import head, plural, seconds, tokens
+from effects.view.plain import size, totals
+from rlm_fsm.state import RunState
+from rlm_fsm.trace import Trace, TraceStep
+
+_CALLS_SHOWN = 6
+"""Subcalls shown of a batch, unless all is asked for."""
+
+
+def show_run(console: Console, run_id: str, state: RunState, steps: Trace, *, full: bool) -> None:
+    """Print a run. `full`: nothing is cut."""
+    for part in _parts(console, run_id, state, steps, full):
+        console.print(part)
+
+
+def _parts(
+    console: Console, run_id: str, state: RunState, steps: Trace, full: bool
+) -> Iterator[RenderableType]:
+    yield blocks.question(state.query)
+    if state.context is not None:
+        about = size(state.context.chars, state.context.documents)
+        yield blocks.aside(f"{about} · {state.options.repl_backend} REPL · run {run_id}")
+    turns = 0
+    for group, found in groupby(steps, key=lambda step: step.parallel_group_id):
+        batch = list(found)
+        if group is not None:
+            yield from _calls(batch, console.width, full)
+            continue
+        for step in batch:
+            turns += step.kind == "root_call"
+            yield from _step(step, turns, full)
+    yield blocks.rule(state.status, totals(state))
+    if state.limit:
+        yield blocks.note("limit", state.limit)
+    if state.error:
+        yield blocks.note(state.cause or state.status, state.error)
+    if state.output.strip():
+        lines = blocks.WHOLE if full else 20
+        yield blocks.output(state.output, first=lines, last=lines)
+
+
+def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:
+    first, last = (blocks.WHOLE, blocks.WHOLE) if full else (8, 4)
+    match step.kind:
+        case "root_call":
+            yield blocks.rule(f"turn {turn}", _facts(step))
+            if step.error:
+                yield blocks.error(step.error)
+            elif text := blocks.beside_code(step.output or "", has_code=bool(step.code)):
+                yield blocks.said(text, first=first)
+            if step.code:
+                yield blocks.code(step.code, first=3 * first, last=2 * last)
+        case "repl_exec":
+            if step.stdout or not step.error:
+                yield blocks.output(step.stdout or "", first=first, last=last)
+            if step.error:
+                yield blocks.error(step.error, first=first, last=last)
+        case "guard":
+            yield blocks.note(step.prompt_summary or "guard", step.output or "", first=first)
+        case _:
+            yield from _of_sub_run(step, full)
+
+
+def _calls(batch: list[TraceStep], width: int, full: bool) -> Iterator[RenderableType]:
+    """The subcalls of one batch. The first steps of sub-runs are among them."""
+    total = batch[0].parallel_total or len(batch)
+    prompt = f"  “{head(batch[0].prompt_summary or '', 200)}”"
+    yield blocks.aside(f"{plural(total, 'subcall')} asked{prompt}")
+    shown = batch if full else batch[:_CALLS_SHOWN]
+    for step in shown:
+        if step.kind.endswith("recursive_subcall"):
+            name = "sub-run"
+        else:
+            name = f"{(step.parallel_index or 0) + 1:>3}"
+        reply = step.error or step.output or ""
+        if full:
+            yield blocks.aside(f"{name} · {_facts(step)}", deep=True)
+            show = blocks.error if step.error else blocks.output
+            yield show(reply, first=blocks.WHOLE, last=blocks.WHOLE)
+        else:
+            failed = step.error is not None
+            yield blocks.call(name, reply, failed=failed, width=width - 12)
+    if len(shown) < len(batch):
+        failures = sum(step.error is not None for step in batch[len(shown) :])
+        also = f", {failures:,} of them failed" if failures else ""
+        yield blocks.aside(f"… {len(batch) - len(shown):,} more{also}", deep=True)
+
+
+def _of_sub_run(step: TraceStep, full: bool) -> Iterator[RenderableType]:
+    """A step below the root, on a line; whole when all is asked for."""
+    what = step.kind.removeprefix("sub_").replace("_", " ")
+    text = step.error or step.stdout or step.output or ""
+    yield blocks.aside(f"{'  ' * step.depth}{what} · {head(text, 200)}")
+    if full:
+        if step.code and step.kind.endswith("root_call"):
+            yield blocks.code(step.code, first=blocks.WHOLE, last=blocks.WHOLE)
+        elif text:
+            yield blocks.output(text, first=blocks.WHOLE, last=blocks.WHOLE)
+
+
+def _facts(step: TraceStep) -> str:
+    facts = [] if step.usage is None else [tokens(step.usage)]
+    if step.cache_hit:
+        facts.append("from the cache")
+    if step.elapsed is not None:
+        facts.append(seconds(step.elapsed))
+    return " · ".join(facts)

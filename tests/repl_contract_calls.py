@@ -1,0 +1,264 @@
+"""The part of the contract of a REPL backend that is about questions, and about the context."""
+
+import pytest
+from repl_driving import HAYSTACK, Driving, answers_to, bad_fails, failed, upper
+
+from effects.repls.base import Answer, Paused, Repl
+from rlm_fsm.errors import UsageError
+from rlm_fsm.values import CodeResult
+
+PAGES = "front<!-- Page 1 -->one<!-- Page 2 -->two"
+
+
+class CallsContract(Driving):
+    """Host calls, the context, and the functions over chunks."""
+
+    # Pauses
+
+    def test_a_subcall_pauses_with_its_prompt(self) -> None:
+        (pause,), result = self.pauses("print(llm_query('hello'))")
+        (call,) = pause.calls
+        assert (call.fn, call.prompt) == ("llm_query", "hello")
+        assert (call.model, call.max_tokens, call.recursive) == (None, None, None)
+        assert result.stdout == "HELLO\n"
+
+    def test_a_subcall_carries_its_options(self) -> None:
+        (pause,), _ = self.pauses("llm_query('q', model='small', max_tokens=7)")
+        assert (pause.calls[0].model, pause.calls[0].max_tokens) == ("small", 7)
+
+    def test_a_recursive_subcall_says_so(self) -> None:
+        (pause,), result = self.pauses("print(rlm_query('dig'))")
+        assert pause.calls[0].recursive is True
+        assert result.stdout == "DIG\n"
+
+    def test_a_loop_pauses_each_time_round(self) -> None:
+        code = "out = []\nfor c in 'abc':\n    out.append(llm_query(c))\nprint(out)"
+        pauses, result = self.pauses(code)
+        assert [p.calls[0].prompt for p in pauses] == ["a", "b", "c"]
+        assert result.stdout == "['A', 'B', 'C']\n"
+
+    def test_a_comprehension_pauses_each_time_round(self) -> None:
+        pauses, result = self.pauses("print([llm_query(c) for c in 'ab'])")
+        assert len(pauses) == 2
+        assert result.stdout == "['A', 'B']\n"
+
+    def test_a_function_pauses_and_goes_on(self) -> None:
+        code = (
+            "def twice(text):\n"
+            "    first = llm_query(text)\n"
+            "    return first + llm_query(first + '!')\n"
+            "print(twice('a'))"
+        )
+        pauses, result = self.pauses(code)
+        assert [p.calls[0].prompt for p in pauses] == ["a", "A!"]
+        assert result.stdout == "AA!\n"
+
+    def test_a_function_of_an_earlier_cell_pauses_too(self) -> None:
+        define = "def shout(text):\n    return llm_query(text)"
+        assert self.output(define, "print(shout('x'), shout('y'))") == "X Y\n"
+
+    def test_answers_come_back_in_the_order_of_the_calls(self) -> None:
+        code = "print(llm_batch(['c', 'a', 'b']))"
+        (pause,), result = self.pauses(code)
+        assert [c.prompt for c in pause.calls] == ["c", "a", "b"]
+        assert pause.parallel
+        assert result.stdout == "['C', 'A', 'B']\n"
+
+    def test_an_empty_batch_asks_nothing(self) -> None:
+        pauses, result = self.pauses("print(llm_batch([]))")
+        assert pauses == []
+        assert result.stdout == "[]\n"
+
+    def test_a_large_batch_comes_back_whole(self) -> None:
+        code = "r = llm_batch([f'p{i}' for i in range(1000)])\nprint(len(r), r[0], r[-1])"
+        (pause,), result = self.pauses(code)
+        assert len(pause.calls) == 1000
+        assert result.stdout == "1000 P0 P999\n"
+
+    def test_a_wrong_argument_is_a_type_error_that_asks_nothing(self) -> None:
+        pauses, result = self.pauses("llm_query(5)")
+        assert pauses == []
+        assert result.error is not None
+        assert result.error.kind == "TypeError"
+
+    def test_a_wrong_number_of_answers_is_refused(self) -> None:
+        async def scenario(repl: Repl) -> CodeResult:
+            step = await repl.start("print(llm_batch(['a', 'b']))")
+            assert isinstance(step, Paused)
+            with pytest.raises(UsageError):
+                await repl.resume((Answer(kind="text", text="A"),))
+            step = await repl.resume(answers_to(step.calls, upper))
+            assert isinstance(step, CodeResult)
+            return step
+
+        assert self.session(scenario).stdout == "['A', 'B']\n"
+
+    # Subcalls that fail
+
+    def test_a_failed_subcall_raises(self) -> None:
+        (result,) = self.cells("llm_query('q')", answerer=lambda _: failed("no route"))
+        assert result.error is not None
+        assert "no route" in result.error.message
+
+    def test_a_failed_subcall_can_be_caught(self) -> None:
+        code = (
+            f"try:\n    llm_query('q')\n"
+            f"except {self.subcall_error} as e:\n    print('caught', 'no route' in str(e))"
+        )
+        assert self.output(code, answerer=lambda _: failed("no route")) == "caught True\n"
+
+    def test_a_subcall_beyond_a_limit_can_be_caught(self) -> None:
+        code = (
+            f"try:\n    llm_query('q')\n"
+            f"except {self.subcall_limit_error} as e:\n"
+            f"    print('caught', 'max_subcalls' in str(e))"
+        )
+        limit = Answer(kind="limit", text="max_subcalls: 201 of 200")
+        assert self.output(code, answerer=lambda _: limit) == "caught True\n"
+
+    def test_a_limit_is_caught_as_a_failed_subcall_and_as_a_runtime_error(self) -> None:
+        limit = Answer(kind="limit", text="no more")
+        for name in (self.subcall_error, "RuntimeError"):
+            code = f"try:\n    llm_query('q')\nexcept {name}:\n    print('caught')"
+            assert self.output(code, answerer=lambda _: limit) == "caught\n"
+
+    def test_a_batch_with_a_failure_raises_once(self) -> None:
+        code = f"try:\n    llm_batch(['a', 'bad', 'c'])\nexcept {self.subcall_error} as e:\n    "
+        assert self.output(code + "print('broken' in str(e))", answerer=bad_fails) == "True\n"
+
+    def test_a_failed_batch_carries_the_answers_that_arrived(self) -> None:
+        if not self.errors_carry_results:
+            pytest.skip("errors of this backend carry no data")
+        code = f"try:\n    llm_batch(['a', 'bad', 'c'])\nexcept {self.subcall_error} as e:\n    "
+        assert self.output(code + "print(e.results)", answerer=bad_fails) == "['A', None, 'C']\n"
+
+    def test_a_batch_may_return_its_failures(self) -> None:
+        code = (
+            "r = llm_batch(['a', 'bad'], on_error='return')\n"
+            "print(r[0], r[1].startswith('[ERROR] '))"
+        )
+        assert self.output(code, answerer=bad_fails) == "A True\n"
+
+    def test_variables_survive_a_failed_subcall(self) -> None:
+        first, second = self.cells(
+            "kept = 1\nllm_query('bad')", "print(kept, llm_query('good'))", answerer=bad_fails
+        )
+        assert first.error is not None
+        assert second.stdout == "1 GOOD\n"
+
+    # The context
+
+    def test_the_text_is_there_whole(self) -> None:
+        assert (
+            self.output("print(len(P), P[:7], lenP())")
+            == f"{len(HAYSTACK)} The key {len(HAYSTACK)}\n"
+        )
+
+    def test_peek_and_tail_show_the_ends(self) -> None:
+        assert self.output("print(peek(7) + '|' + tail(5))") == "The key|teal.\n"
+        assert self.output("print(len(peek()), len(tail()))", source="x" * 5000) == "2000 2000\n"
+        assert self.output("print([peek(0), tail(0)])") == "['', '']\n"
+
+    def test_extract_after_gives_the_word_after_a_marker(self) -> None:
+        code = (
+            "print(extract_after('key is'), extract_after('color is '), extract_after('nowhere'))"
+        )
+        assert self.output(code) == "APPLE teal None\n"
+
+    def test_find_gives_half_open_spans(self) -> None:
+        code = "(s, e, t), = ctx.find('APPLE')\nprint(P[s:e] == t == 'APPLE', ctx.slice(s, e))"
+        assert self.output(code) == "True APPLE\n"
+
+    def test_find_takes_a_pattern_and_a_limit(self) -> None:
+        code = (
+            "print([t for _, _, t in ctx.find('[A-Z]+E', regex=True)])\n"
+            "print(len(ctx.find('hay', max_matches=3)))"
+        )
+        assert self.output(code) == "['APPLE']\n3\n"
+        assert (
+            self.output("print(len(ctx.find('apple', case_sensitive=False)), ctx.find(''))")
+            == "1 []\n"
+        )
+
+    def test_documents_are_reached_by_number(self) -> None:
+        code = (
+            "print(ctx.num_documents(), ctx.document_lengths())\n"
+            "print(ctx.get_document(1), ctx.get_document(9))"
+        )
+        assert self.output(code, source=["one", "three"]) == "2 [3, 5]\nthree None\n"
+
+    def test_a_context_is_cut_into_chunks(self) -> None:
+        code = "print(ctx.chunk(4))\nprint(ctx.len_chars())"
+        expected = "[(0, 4, 'abcd'), (4, 8, 'efgh'), (8, 9, 'i')]\n9\n"
+        assert self.output(code, source="abcdefghi") == expected
+
+    def test_documents_are_cut_into_groups(self) -> None:
+        code = "print(ctx.chunk_documents(2))"
+        assert self.output(code, source=["a", "b", "c"]) == "[(0, 2, ['a', 'b']), (2, 3, ['c'])]\n"
+
+    def test_pages_are_found_by_their_markers(self) -> None:
+        assert (
+            self.output("print(ctx.page(1), ctx.page(2), ctx.page(3))", source=PAGES)
+            == "one two None\n"
+        )
+
+    def test_reading_the_context_pauses_nothing(self) -> None:
+        pauses, result = self.pauses("print(len(ctx.find('hay')), peek(3), lenP() > 5)")
+        assert pauses == []
+        assert result.stdout == "20 The True\n"
+
+    # Questions over chunks
+
+    def test_ask_sends_the_question_and_the_text(self) -> None:
+        (pause,), _ = self.pauses("ask('What?', 'some text')")
+        assert pause.calls[0].prompt == "Question: What?\nSnippet:\nsome text"
+        assert pause.calls[0].question == "What?"
+
+    @pytest.mark.parametrize(
+        "chunks",
+        ["['ab', 'cd']", "'abcd', chunk_size=2", "ctx.chunk(2)", "ctx, chunk_size=2"],
+        ids=["texts", "a text", "tuples of chunk", "the context"],
+    )
+    def test_ask_chunks_takes_every_form_of_chunks(self, chunks: str) -> None:
+        (pause,), result = self.pauses(f"print(len(ask_chunks('Q', {chunks})))", source="abcd")
+        assert [c.prompt[-2:] for c in pause.calls] == ["ab", "cd"]
+        assert result.stdout == "2\n"
+
+    def test_ask_chunks_takes_groups_of_documents(self) -> None:
+        (pause,), _ = self.pauses("ask_chunks('Q', ctx.chunk_documents(2))", source=["a", "b", "c"])
+        assert [c.prompt.partition("Snippet:\n")[2] for c in pause.calls] == ["a\n\nb", "c"]
+
+    def test_ask_chunks_is_parallel_when_told_or_by_the_settings(self) -> None:
+        for code, default, expected in (
+            ("ask_chunks('Q', ['a', 'b'])", False, False),
+            ("ask_chunks('Q', ['a', 'b'])", True, True),
+            ("ask_chunks('Q', ['a', 'b'], parallel=True)", False, True),
+            ("ask_chunks('Q', ['a', 'b'], parallel=False)", True, False),
+            ("llm_query_batch(['a', 'b'])", True, True),
+        ):
+            (pause,), _ = self.pauses(code, parallel_subcalls=default)
+            assert pause.parallel is expected, code
+
+    def test_ask_chunks_refuses_what_is_no_chunks(self) -> None:
+        pauses, result = self.pauses("ask_chunks('Q', 5)")
+        assert pauses == []
+        assert result.error is not None
+        assert result.error.kind == "TypeError"
+
+    def test_ask_chunks_first_stops_at_the_first_answer(self) -> None:
+        code = "print(ask_chunks_first('Q', ['a', 'b', 'c']))"
+        pauses, result = self.pauses(code, lambda p: "teal" if p.endswith("b") else "NO_ANSWER")
+        assert [p.calls[0].prompt[-1] for p in pauses] == ["a", "b"]
+        assert all(len(p.calls) == 1 for p in pauses)
+        assert result.stdout == "teal\n"
+
+    def test_ask_chunks_first_without_an_answer_is_none(self) -> None:
+        code = "print(ask_chunks_first('Q', ['a', 'b']))"
+        assert self.output(code, answerer=lambda _: "NO_ANSWER") == "None\n"
+
+    def test_pick_first_answer_skips_what_is_no_answer(self) -> None:
+        code = (
+            "print(pick_first_answer(['', 'no_answer', 'two\\nlines', 'x' * 81, ' teal ', 'red']))"
+        )
+        assert self.output(code) == "teal\n"
+        assert self.output("print(pick_first_answer([]))") == "None\n"

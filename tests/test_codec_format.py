@@ -1,0 +1,173 @@
+"""The format of events and effects stays what it is.
+
+`python tests/test_codec_format.py --rewrite` writes `data/events_v1.json` anew. That is right only
+while no version with this format has been published; afterwards a changed format needs a new
+version of the kind, an upcaster, and a golden file of its own beside the old one.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rlm_fsm.codec import BLOB_CHARS, decode, effect_hash, encode
+from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.event import (
+    EVENTS,
+    Cancelled,
+    CodeExecuted,
+    CodePaused,
+    EffectStarted,
+    Event,
+    GuardTripped,
+    LimitReached,
+    ModelFailed,
+    ModelReplied,
+    ReplFailed,
+    RunFinished,
+    RunStarted,
+    VariableRead,
+)
+from rlm_fsm.ids import ROOT, CallId, FrameId
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy
+from rlm_fsm.values import CodeError, ContextInfo, HostCall, Outcome, TextRef, Usage, text_hash
+
+GOLDEN = Path(__file__).parent / "data" / "events_v1.json"
+LONG = "0123456789abcdef" * (BLOB_CHARS // 16) + "!"
+PAIR = "\ud83d\ude00"
+"""Two lone surrogates that JSON would read as one character."""
+CALL = CallId("0.m1")
+
+
+def started() -> RunStarted:
+    policy = Policy(max_steps=8, max_cost_usd=0.5, max_seconds=60)
+    return RunStarted(
+        query="How many?",
+        context=ContextInfo(kind="document_list", chars=40, documents=2, lengths=(19, 19)),
+        options=Options(
+            policy=policy,
+            system_prompt=LONG,
+            subcall_system_prompt="Answer.",
+            recursive_subcall_system_prompt="Work.",
+            auto_finalize_var="answer",
+        ),
+        environment={"python": "3.11", "repl": "monty"},
+    )
+
+
+# Effects
+
+EFFECTS: tuple[Effect, ...] = (
+    CallModel(
+        frame=ROOT,
+        call_id=CALL,
+        purpose="turn",
+        prompt=TextRef("a" * 64, 12),
+        max_tokens=512,
+        adapter="root",
+    ),
+    RunCode(frame=ROOT, call_id=CallId("0.c1"), code=LONG, watch=("answer",)),
+    ResumeCode(frame=ROOT, call_id=CallId("0.c1"), outcomes=(Outcome("text", "4"),)),
+    ReadVariable(frame=ROOT, call_id=CallId("0.r1"), name="answer"),
+    Record(event=GuardTripped(frame=ROOT, guard="no_code", reason="Write code.")),
+)
+
+
+def test_effect_hashes_tell_effects_apart() -> None:
+    variants = [
+        *EFFECTS,
+        replace(EFFECTS[0], max_tokens=513),
+        replace(EFFECTS[0], prompt=TextRef("b" * 64, 12)),
+        replace(EFFECTS[1], code=LONG + "!"),
+        replace(EFFECTS[2], outcomes=()),
+        Record(event=GuardTripped(frame=ROOT, guard="no_code", reason="Write it.")),
+    ]
+    assert len({effect_hash(effect) for effect in variants}) == len(variants)
+
+
+SAMPLES: tuple[Event, ...] = (
+    started(),
+    EffectStarted(frame=ROOT, call_id=CALL, effect="CallModel", effect_hash="c" * 64),
+    ModelReplied(
+        frame=ROOT,
+        call_id=CALL,
+        text="```python\nprint('\u00e9\U0001f600\ud800')\n```",
+        usage=Usage(100, 20, 120, cached_tokens=64, reasoning_tokens=8, estimated=True),
+        model_id="m-1",
+        finish_reason="stop",
+        reasoning="hm",
+        cost_usd=0.00125,
+        request_id="r-1",
+        cache_hit=True,
+        elapsed_s=0.25,
+        clock_s=1.5,
+    ),
+    ModelFailed(frame=ROOT, call_id=CALL, error="rate_limit", message="slow down", status=429),
+    CodePaused(
+        frame=ROOT,
+        call_id=CallId("0.c1"),
+        calls=(
+            HostCall(fn="llm_query", prompt="short"),
+            HostCall(
+                fn="ask",
+                prompt=LONG,
+                question="who?",
+                model="small",
+                max_tokens=64,
+                recursive=False,
+                dedupe=False,
+            ),
+        ),
+        parallel=False,
+        elapsed_s=0.125,
+    ),
+    CodeExecuted(
+        frame=FrameId("0.1"),
+        call_id=CallId("0.1.c2"),
+        stdout="4\n",
+        stdout_chars=2,
+        error=CodeError(kind="NameError", message="x", traceback="line 1\nNameError: x"),
+        watched={"b": "2", "a": PAIR},
+        repl_lost=True,
+    ),
+    ReplFailed(frame=ROOT, call_id=CallId("0.c1"), message="no process"),
+    VariableRead(frame=ROOT, call_id=CallId("0.r1"), name="x", error="gone", names=("y", "z")),
+    GuardTripped(frame=ROOT, guard="min_steps", reason="Look again."),
+    LimitReached(frame=ROOT, limit="max_steps", allowed=8, used=8.5),
+    Cancelled(reason="Ctrl-C", frame=FrameId("0.1")),
+    RunFinished(status="partial", output="42", limit="max_steps", error="late"),
+)
+
+
+def golden() -> dict[str, Any]:
+    """The format today."""
+    encoded = [encode(event) for event in SAMPLES]
+    return {
+        "events": [[item.kind, item.version, item.data] for item in encoded],
+        "blobs": [digest for item in encoded for digest, _ in item.blobs],
+        "effects": {type(effect).__name__: effect_hash(effect) for effect in EFFECTS},
+    }
+
+
+def test_the_samples_hold_every_kind() -> None:
+    assert [type(event) for event in SAMPLES] == list(EVENTS)
+
+
+def test_the_format_is_what_it_was() -> None:
+    assert golden() == json.loads(GOLDEN.read_text()), (
+        "the format of events has changed: old logs would not be read. Raise the version of the "
+        "kind in codec.VERSIONS and add an upcaster (see this file's head)"
+    )
+
+
+def test_old_events_still_load() -> None:
+    texts = {text_hash(text): text for text in (LONG, PAIR)}
+    old = json.loads(GOLDEN.read_text())["events"]
+    events = [decode(kind, version, data, texts.__getitem__) for kind, version, data in old]
+    assert events == list(SAMPLES)
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--rewrite"]:
+    GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")
