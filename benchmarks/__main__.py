@@ -8,13 +8,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks import fanout, log_size, repl, steps
 from benchmarks.disk import folder_on_disk
 from benchmarks.figures import Plan, Report
 from benchmarks.peer import Peer, PeerUnavailable, environment
-from benchmarks.report import as_json, display_path, machine, show, show_machine
+from benchmarks.report import as_json, console, machine, show, show_machine
 
 BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "steps": steps.measure,
@@ -30,7 +28,7 @@ QUICK_REPETITIONS = 2
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks that are named. 0 when every target was met, else 1."""
     args = _parsed(argv)
-    console = Console()
+    out = console()
     with ExitStack() as stack:
         parent = args.dir if args.dir is not None else folder_on_disk()
         folder = Path(
@@ -43,15 +41,15 @@ def main(argv: list[str] | None = None) -> int:
             say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
         )
         facts = machine(plan)
-        show_machine(console, facts)
+        show_machine(out, facts)
         reports: list[Report] = []
         for name in BENCHMARKS if args.which == "all" else [args.which]:
             reports.append(BENCHMARKS[name](plan))
-            show(console, reports[-1])
+            show(out, reports[-1])
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(as_json(facts, reports), indent=1) + "\n", "utf-8")
-        console.print(f"\nEvery sample is in {display_path(args.json.resolve())}.")
+        out.print(f"\nEvery sample is in {args.json}.")
     return 0 if all(check.is_met for report in reports for check in report.checks) else 1
 
 

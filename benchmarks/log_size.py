@@ -37,7 +37,7 @@ def measure(plan: Plan) -> Report:
     text = varied_text(OUTPUT_CHARS * COUNTS[-1])
     sizes: dict[int, Size] = {}
     peer: dict[int, int] = {}
-    for count in (1, *COUNTS):
+    for count in (0, *COUNTS):
         plan.say(f"log: {count} steps")
         work = Workload(
             backend=BACKEND,
@@ -96,20 +96,20 @@ def _ours(sizes: dict[int, Size]) -> dict[str, dict[int, int]]:
 
 
 def _step_bytes(whole: dict[int, int], count: int) -> float:
-    """Bytes of one step: a run of `count` steps less a run of one, which has what each run has."""
-    return (whole[count] - whole[1]) / (count - 1)
+    """Bytes of one step: a run of `count` steps less one of none, which has what each run has."""
+    return (whole[count] - whole[0]) / count
 
 
 def _table(sizes: dict[int, Size], peer: dict[int, int]) -> Table:
     subjects = _ours(sizes)
     subjects["long texts in them"] = {count: size.blobs for count, size in sizes.items()}
     if peer:
-        subjects["the peer's Trace.to_json"] = peer
+        subjects["peer: Trace.to_json"] = peer
     first, last = COUNTS[0], COUNTS[-1]
     rows = [
         [
             name,
-            f"{whole[1]:,}",
+            f"{whole[0]:,}",
             *(f"{_step_bytes(whole, n):,.0f} ({whole[n] / n:,.0f})" for n in COUNTS),
             ratio(_step_bytes(whole, last), _step_bytes(whole, first)),
         ]
@@ -119,11 +119,11 @@ def _table(sizes: dict[int, Size], peer: dict[int, int]) -> Table:
         title=f"Bytes per step, outputs of {OUTPUT_CHARS} characters",
         columns=(
             "",
-            "a run of 1 step",
+            "a run without",
             *(f"{n} steps" for n in COUNTS),
             f"{last} / {first}",
         ),
         rows=rows,
-        note="Beyond the first step, and in brackets the whole divided by the steps. "
-        "The peer's trace is kept in memory only, and can't be resumed.",
+        note="Less what a run without steps takes; in brackets the whole divided by the steps. "
+        "The peer keeps its trace in memory only.",
     )

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.workload import QUERY, Workload
+from benchmarks.workload import ANSWER, QUERY, Timing, Workload
 
 GROUP = "bench"
 LEAST_PYTHON = (3, 12)
@@ -58,20 +58,21 @@ class Peer:
         """Version of its Python."""
         self.version: str = told["peer"]
 
-    def run(self, workload: Workload) -> float:
-        """Run a workload; seconds of the peer's whole `RLM.run`."""
-        return self.ask({"do": "run", "query": QUERY, **asdict(workload)})["seconds"]
+    def run(self, workload: Workload) -> Timing:
+        """Run a workload. Raises `RuntimeError` when the run did something else."""
+        answer = self._run(workload, trace=False)
+        return Timing(whole_s=answer["whole_s"], turns_s=answer["turns_s"])
 
     def trace_bytes(self, workload: Workload) -> int:
         """Run a workload; size of its trace as JSON."""
-        job = {"do": "run", "query": QUERY, "trace": True, **asdict(workload)}
-        return self.ask(job)["trace_bytes"]
+        size: int = self._run(workload, trace=True)["trace_bytes"]
+        return size
 
     def cells(self, backend: str, cell: str, count: int) -> list[float]:
         """Run one cell `count` times in one REPL; seconds of each."""
-        return self.ask({"do": "cells", "backend": backend, "cell": cell, "count": count})[
-            "seconds"
-        ]
+        job = {"do": "cells", "backend": backend, "cell": cell, "count": count}
+        seconds: list[float] = self.ask(job)["seconds"]
+        return seconds
 
     def ask(self, job: dict[str, Any]) -> dict[str, Any]:
         """Do a job. Raises `RuntimeError` with what the peer says when it fails."""
@@ -88,6 +89,14 @@ class Peer:
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise RuntimeError(f"the peer failed at {job['do']!r}: {answer['error']}")
+        return answer
+
+    def _run(self, workload: Workload, *, trace: bool) -> dict[str, Any]:
+        replies = [workload.reply(number) for number in range(workload.turns + 2)]
+        job = {"do": "run", "query": QUERY, "replies": replies, "trace": trace}
+        answer = self.ask({**job, **asdict(workload)})
+        if answer["did"] != [ANSWER, len(replies), workload.subcalls]:
+            raise RuntimeError(f"the peer did something else: {answer['did']}")
         return answer
 
     def close(self) -> None:
@@ -127,12 +136,13 @@ def environment(wanted: str | None = None) -> Path:
 
 def _group() -> list[str]:
     try:
-        groups = tomllib.loads(_PROJECT.read_text("utf-8"))["dependency-groups"]
-        return groups[GROUP]
+        project = tomllib.loads(_PROJECT.read_text("utf-8"))
+        group: list[str] = project["dependency-groups"][GROUP]
     except (OSError, KeyError) as error:
         raise PeerUnavailable(
             f"{_PROJECT} has no dependency group {GROUP!r}: run this from a checkout"
         ) from error
+    return group
 
 
 def _interpreter(wanted: str | None) -> tuple[Path, list[int]]:

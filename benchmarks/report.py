@@ -5,15 +5,16 @@ import platform
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import rich.table
 from rich.console import Console
+from rich.table import Table as RichTable
 
 from benchmarks.disk import filesystem
 from benchmarks.figures import Check, Plan, Report, Table
 from rlm_fsm import __version__
+
+WIDTH = 110
 
 
 def machine(plan: Plan) -> dict[str, Any]:
@@ -33,31 +34,31 @@ def machine(plan: Plan) -> dict[str, Any]:
     }
 
 
-def show_machine(console: Console, facts: dict[str, Any]) -> None:
+def show_machine(to: Console, facts: dict[str, Any]) -> None:
     """A few lines before the tables."""
-    console.print(
+    to.print(
         f"rlm-fsm {facts['rlm_fsm']} on Python {facts['python']}; {facts['system']}, "
         f"{facts['cores']} cores; SQLite {facts['sqlite']} on {facts['log_filesystem']}"
     )
     if facts["peer"]:
-        console.print(f"peer: {facts['peer']} on Python {facts['peer_python']}")
+        to.print(f"peer: {facts['peer']} on Python {facts['peer_python']}")
     if facts["load_before"] > 0.3 * (facts["cores"] or 1):
-        console.print(
+        to.print(
             f"[yellow]The machine is busy (load {facts['load_before']:.1f}): trust minima only, "
             "and commits not at all.[/]"
         )
     if facts["log_filesystem"] in ("tmpfs", "ramfs"):
-        console.print("[yellow]The logs are in memory: durable figures say nothing.[/]")
+        to.print("[yellow]The logs are in memory: durable figures say nothing.[/]")
 
 
-def show(console: Console, report: Report) -> None:
+def show(to: Console, report: Report) -> None:
     """A benchmark's tables and checks."""
     for table in report.tables:
-        console.print()
-        console.print(_rendered(table))
+        to.print()
+        to.print(_rendered(table))
     if report.checks:
-        console.print()
-        console.print(_verdicts(report.checks))
+        to.print()
+        to.print(_verdicts(report.checks))
 
 
 def as_json(facts: dict[str, Any], reports: Sequence[Report]) -> dict[str, Any]:
@@ -74,28 +75,26 @@ def as_json(facts: dict[str, Any], reports: Sequence[Report]) -> dict[str, Any]:
     }
 
 
-def display_path(path: Path) -> str:
-    """A path as short as can be, for messages."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def console() -> Console:
+    """A terminal as wide as it is; a file or a pipe as wide as the tables need."""
+    shown = Console()
+    return shown if shown.is_terminal else Console(width=WIDTH)
 
 
-def _rendered(table: Table) -> rich.table.Table:
-    shown = rich.table.Table(title=table.title, caption=table.note or None, title_justify="left")
+def _rendered(table: Table) -> RichTable:
+    shown = RichTable(title=table.title, caption=table.note or None, title_justify="left")
     for number, column in enumerate(table.columns):
         is_text = all(not row[number][:1].isdigit() and row[number] != "-" for row in table.rows)
-        shown.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+        shown.add_column(column, justify="left" if is_text else "right")
     for row in table.rows:
         shown.add_row(*row)
     return shown
 
 
-def _verdicts(checks: Sequence[Check]) -> rich.table.Table:
-    shown = rich.table.Table(title="Targets, by the minima", title_justify="left")
+def _verdicts(checks: Sequence[Check]) -> RichTable:
+    shown = RichTable(title="Targets, by the minima", title_justify="left")
     for column in ("", "measured", "at most"):
-        shown.add_column(column, justify="left" if not column else "right", no_wrap=True)
+        shown.add_column(column, justify="left" if not column else "right")
     shown.add_column("")
     for check in checks:
         verdict = "[green]met[/]" if check.is_met else "[red]missed[/]"

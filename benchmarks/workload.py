@@ -1,8 +1,9 @@
 """What is run, and running it with this project.
 
-A workload is some turns whose replies are all made from one cell, then the answer. The model is an
-adapter of our own that keeps nothing: the time that is measured is the runtime's. `peer_worker`
-runs the same workloads with the peer.
+A workload is a first turn that warms up, some turns whose replies are all made from one cell, and
+the answer. The model is an adapter of our own that keeps nothing, so the time is the runtime's; it
+notes when it was asked, and the measured turns are what lies between two askings. So neither
+the start of a run nor its end is in them. `peer_worker` runs the same workloads with the peer.
 """
 
 import asyncio
@@ -17,17 +18,18 @@ from rlm_fsm import RLM, ModelResponse, Policy, SqliteLog, Usage
 
 QUERY = "What does the text say?"
 ANSWER = "done"
+WARM_UP = "x = 0"
 _MANY = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A run: `turns` cells, then the answer. Plain values only: it goes to the peer as JSON."""
+    """A run of `turns` measured turns. Plain values only: it goes to the peer as JSON."""
 
     backend: str
     """``python`` or ``monty``."""
     turns: int
-    """Cells; the answer is one model call more."""
+    """Turns besides the first one, which warms up, and the last one, which answers."""
     cell: str = "x = 1"
     """Code of every turn; ``$I`` stands for the turn's number, from 0."""
     context: str = "RLMs treat long prompts as environment state."
@@ -39,24 +41,40 @@ class Workload:
     """Subcalls in flight at once."""
 
     def reply(self, number: int) -> str:
-        """What the model says when asked for the `number`-th time, from 0."""
-        if number >= self.turns:
+        """What the model says when it is asked for the `number`-th time, from 0."""
+        if number > self.turns:
             return f"FINAL: {ANSWER}"
-        return f"```python\n{self.cell.replace('$I', str(number))}\n```"
+        cell = self.cell.replace("$I", str(number - 1)) if number else WARM_UP
+        return f"```python\n{cell}\n```"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long a run took, in seconds."""
+
+    whole_s: float
+    """From calling `RLM.run` to its return."""
+    turns_s: float
+    """The measured turns."""
+
+    @property
+    def rest_s(self) -> float:
+        """Start, warm-up, and end."""
+        return self.whole_s - self.turns_s
 
 
 class RootModel:
     """Answers at once."""
 
     def __init__(self, workload: Workload) -> None:
-        self.calls = 0
+        self.asked: list[float] = []
+        """When it was asked."""
         self._workload = workload
 
     def complete(self, messages: Any, **options: Any) -> ModelResponse:
         """The workload's next reply."""
-        reply = self._workload.reply(self.calls)
-        self.calls += 1
-        return ModelResponse(reply, Usage(1, 1, 2))
+        self.asked.append(time.perf_counter())
+        return ModelResponse(self._workload.reply(len(self.asked) - 1), Usage(1, 1, 2))
 
     async def acomplete(self, messages: Any, **options: Any) -> ModelResponse:
         """The same, without a thread."""
@@ -81,17 +99,16 @@ class SlowModel:
         return ModelResponse("ok", Usage(1, 1, 2))
 
 
-def run_own(workload: Workload, log: str) -> float:
-    """Run a workload with this project; seconds of the whole `RLM.run`.
+def run_own(workload: Workload, log: str) -> Timing:
+    """Run a workload with this project. `log` is ``:memory:`` or a path.
 
-    `log` is ``:memory:`` or a path. Raises `RuntimeError` when the run did something else.
+    Raises `RuntimeError` when the run did something else than it should.
     """
     root, sub = RootModel(workload), SlowModel(workload.subcall_s)
-    policy = Policy(max_steps=_MANY, max_subcalls=_MANY, max_total_tokens=None)
     rlm = RLM(
         root,
         subcall_adapter=sub,
-        policy=policy,
+        policy=Policy(max_steps=_MANY, max_subcalls=_MANY, max_total_tokens=None),
         repl_backend=workload.backend,
         max_concurrent_subcalls=workload.workers,
         log=log,
@@ -99,15 +116,15 @@ def run_own(workload: Workload, log: str) -> float:
     gc.collect()
     began = time.perf_counter()
     result = rlm.run(QUERY, workload.context)
-    seconds = time.perf_counter() - began
-    did = (result.output, root.calls, sub.calls)
-    if did != (ANSWER, workload.turns + 1, workload.subcalls):
+    whole_s = time.perf_counter() - began
+    did = (result.output, len(root.asked), sub.calls)
+    if did != (ANSWER, workload.turns + 2, workload.subcalls):
         raise RuntimeError(f"the run did something else: answer, turns, subcalls = {did}")
-    return seconds
+    return Timing(whole_s=whole_s, turns_s=root.asked[-1] - root.asked[1])
 
 
-def run_logged(workload: Workload, folder: Path) -> float:
-    """`run_own` with a durable log that exists already and is empty, as far as runs go."""
+def run_logged(workload: Workload, folder: Path) -> Timing:
+    """`run_own` with a durable log that exists already and holds no run."""
     path = new_log(folder)
     try:
         return run_own(workload, str(path))
@@ -130,7 +147,7 @@ def delete_log(path: Path) -> None:
 
 
 def varied_text(chars: int) -> str:
-    """Words that don't repeat each other: what compression finds in it, it finds in any text."""
+    """Words that hardly repeat, so that nothing is small because it was seen before."""
     chance = random.Random(7)
     letters = "etaoinshrdlcumwfgypb"
     words: list[str] = []

@@ -309,7 +309,8 @@ def _result_or_error(result: RunResult, state: RunState, path: str) -> RunResult
     """The result of a run that answered or gave up; an error for one that can't go on."""
     if state.status != "failed" or state.cause == "guard":
         return result
-    message = f"{state.error}. The run {result.run_id} is in the log {path}."
+    why = (state.error or "it failed").rstrip(".")
+    message = f"{why}. The run {result.run_id} is in the log {path}."
     error = _error_type(state)(
         message, run_id=result.run_id, trace=result.trace, output=result.output
     )

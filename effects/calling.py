@@ -44,12 +44,12 @@ async def _complete(
     messages: list[dict[str, str]],
     max_tokens: int,
     threads: ThreadPoolExecutor | None,
-) -> ModelResponse:
+) -> object:
+    """What the adapter returned: anything, should it be a user's."""
     if hasattr(adapter, "acomplete"):
-        response = adapter.acomplete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
-        return await response
+        return await adapter.acomplete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
 
-    def work() -> ModelResponse:
+    def work() -> object:
         return adapter.complete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
 
     return await asyncio.get_running_loop().run_in_executor(threads, work)
@@ -59,9 +59,8 @@ def _checked(response: object) -> ModelResponse | str:
     """The response, or what is wrong with it."""
     if not isinstance(response, ModelResponse):
         return f"returned {type(response).__name__}; it must return a ModelResponse"
-    text: object = response.text
-    if not isinstance(text, str):
-        return f"returned a ModelResponse whose text is {type(text).__name__}, not str"
+    if _text(response.text) is None:
+        return f"returned a ModelResponse whose text is {type(response.text).__name__}, not str"
     return response
 
 
@@ -89,9 +88,8 @@ def _replied(
 
 def _usage(response: ModelResponse, messages: list[dict[str, str]]) -> Usage:
     """The reported usage, or an estimate that says so."""
-    usage: object = response.usage
-    if isinstance(usage, Usage) and usage.total_tokens > 0:
-        return usage
+    if response.usage.total_tokens > 0:
+        return response.usage
     prompt = estimate_tokens(sum(len(message["content"]) for message in messages))
     completion = estimate_tokens(len(response.text))
     return Usage(prompt, completion, prompt + completion, estimated=True)

@@ -115,18 +115,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _perform(argv: Sequence[str]) -> int:
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    if arguments.command is None:
-        parser.print_help(sys.stderr)
+    command = COMMANDS.get(argv[0]) if argv else None
+    if command is None:
+        make_parser().parse_args(argv)  # ends with help, the version, or what is wrong
+        make_parser().print_help(sys.stderr)
         return _MISUSE
-    command = COMMANDS[arguments.command]
+    # Its own parser, since argparse lets options stand among the paths only without subparsers.
+    arguments = make_command_parser(argv[0]).parse_intermixed_args(argv[1:])
     fill_in(arguments, command.options, os.environ)
     return command.perform(arguments, os.environ)
 
 
 def make_parser() -> ArgumentParser:
-    """The parser of the whole command line."""
+    """The parser of what stands before a command: its help lists the commands."""
     parser = _Parser(
         prog="rlm-fsm",
         description=_ABOUT,
@@ -136,17 +137,22 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rlm-fsm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
-        described = command.help[:1].upper() + command.help[1:] + "."
-        sub = commands.add_parser(
-            name,
-            help=command.help,
-            description=described,
-            epilog=command.more or None,
-            formatter_class=RawDescriptionHelpFormatter,
-        )
-        command.add_arguments(sub)
-        for title, options in command.groups.items():
-            add_options(sub, title, options)
+        commands.add_parser(name, help=command.help, add_help=False)
+    return parser
+
+
+def make_command_parser(name: str) -> ArgumentParser:
+    """The parser of what stands behind a command's name."""
+    command = COMMANDS[name]
+    parser = _Parser(
+        prog=f"rlm-fsm {name}",
+        description=command.help[:1].upper() + command.help[1:] + ".",
+        epilog=command.more or None,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    for title, options in command.groups.items():
+        add_options(parser, title, options)
     return parser
 
 

@@ -45,14 +45,22 @@ def breach(state: RunState, call: CallModel) -> Breach | None:
     )
 
 
-def start(state: RunState, call: CallModel) -> Step:
-    """Let a call out: reserve its estimate, announce it, make it."""
+def start(state: RunState, call: CallModel, frame: Frame | None = None) -> Step:
+    """Let a call out: reserve its estimate, announce it, make it. `frame` is put in the same copy
+    of the state."""
     takes = takes_a_place(call)
+    spent = reserve(
+        state.spent,
+        _tokens(state, call),
+        below_root=takes,
+        steps=call.purpose == "turn" and not takes,
+    )
     state = evolve(
         state,
+        frames=state.frames if frame is None else state.frames.set(frame.id, frame),
         calls=state.calls.set(call.call_id, call),
         in_flight=state.in_flight + takes,
-        spent=reserve(state.spent, _tokens(state, call), below_root=takes),
+        spent=spent,
     )
     return state, (Record(event=_intent(call)), call)
 

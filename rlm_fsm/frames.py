@@ -63,8 +63,7 @@ def ask(state: RunState, frame: Frame) -> Step:
     beyond = breach(state, call)
     if beyond is not None:
         return put(state, frame), (Record(event=limit_reached(frame.id, beyond)),)
-    spent = evolve(state.spent, steps=state.spent.steps + 1)
-    return start(put(evolve(state, spent=spent), told), call)
+    return start(state, call, told)
 
 
 def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
@@ -82,7 +81,7 @@ def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
         return end_limited(state, frame, reached)
     if takes_a_place(call):
         return enqueue(put(state, told), (call,), first=True)
-    return start(put(state, told), call)
+    return start(state, call, told)
 
 
 def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:

@@ -29,7 +29,7 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, cell_id, read_id
-from rlm_fsm.prompts import PROFILES, refusal_message, result_message
+from rlm_fsm.prompts import EMPTY_REPLY, PROFILES, refusal_message, result_message
 from rlm_fsm.reply import Answer, TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
 from rlm_fsm.state import Cell, Frame, Phase, RunState
@@ -62,17 +62,18 @@ def on_asking_effect_started(state: RunState, _: Frame, __: EffectStarted) -> St
 def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
     """Code is run; an answer ends the frame if the guards agree; anything else is refused."""
     state, _ = calls.ended(state, event)
-    frame = history.append(frame, Message("assistant", event.text))
+    said = _said(event)
     parsed = parse(event.text, PROFILES[state.options.profile], event.finish_reason)
     if not is_successful(parsed):
         error = parsed.failure()
-        return _then_pump(_refuse(state, frame, guards.Refusal(error.kind, error.reason)))
+        refused = guards.Refusal(error.kind, error.reason)
+        return _then_pump(_refuse(state, history.append(frame, said), refused))
     reply = parsed.unwrap()
     if not reply.blocks:
         assert reply.answer is not None, "a reply holds code or an answer"
-        return _then_pump(_conclude(state, frame, reply.answer))
-    frame = evolve(frame, invalid=0, todo=reply.blocks, answer=reply.answer, shown=())
-    return _then_pump(_run_next(state, frame))
+        return _then_pump(_conclude(state, history.append(frame, said), reply.answer))
+    frame = history.append(frame, said, invalid=0, answer=reply.answer)
+    return _then_pump(_run_next(state, frame, reply.blocks))
 
 
 def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
@@ -140,7 +141,7 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
     if watched and len(watched) >= options.auto_finalize_min_length and frame.id == ROOT:
         return _conclude(state, frame, TextAnswer(watched))
     if frame.todo:
-        return _run_next(state, frame)
+        return _run_next(state, frame, frame.todo)
     if frame.answer is not None:
         return _conclude(state, frame, frame.answer)
     return _tell(state, frame)
@@ -204,7 +205,7 @@ def on_closing_limit_reached(state: RunState, frame: Frame, event: LimitReached)
 def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
     """The reply is the answer: its FINAL, its variable, or its text. Code is not run."""
     state, _ = calls.ended(state, event)
-    frame = history.append(frame, Message("assistant", event.text))
+    frame = history.append(frame, _said(event))
     parsed = parse(event.text, PROFILES[state.options.profile], event.finish_reason)
     reply = parsed.value_or(None)
     match reply.answer if reply else None:
@@ -259,9 +260,9 @@ def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
 # -- what handlers share --------------------------------------------------------------------------
 
 
-def _run_next(state: RunState, frame: Frame) -> Step:
+def _run_next(state: RunState, frame: Frame, blocks: tuple[str, ...]) -> Step:
     """Run the next block of the newest reply as a cell of its own."""
-    code, todo = frame.todo[0], frame.todo[1:]
+    code, todo = blocks[0], blocks[1:]
     number = frame.cells + 1
     cell = Cell(id=cell_id(frame.id, number), code=code)
     watched = state.options.auto_finalize_var
@@ -316,6 +317,12 @@ def _at(state: RunState, clock_s: float) -> RunState:
     if clock_s <= state.spent.seconds:
         return state
     return evolve(state, spent=evolve(state.spent, seconds=clock_s))
+
+
+def _said(event: ModelReplied) -> Message:
+    """The reply as the conversation keeps it: without reasoning, and never empty, since services
+    refuse empty messages."""
+    return Message("assistant", visible(event.text) or EMPTY_REPLY)
 
 
 def _failure(event: ModelFailed) -> str:

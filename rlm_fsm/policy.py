@@ -109,10 +109,11 @@ def estimate(prompt_chars: int, max_tokens: int) -> int:
     return estimate_tokens(prompt_chars) + max_tokens
 
 
-def reserve(spent: Spent, tokens: int, *, below_root: bool) -> Spent:
-    """Set `tokens` aside for a call that starts."""
+def reserve(spent: Spent, tokens: int, *, below_root: bool, steps: int = 0) -> Spent:
+    """Set `tokens` aside for a call that starts, and count a root's turn."""
     return evolve(
         spent,
+        steps=spent.steps + steps,
         reserved_tokens=spent.reserved_tokens + tokens,
         reserved_subcall_tokens=spent.reserved_subcall_tokens + (tokens if below_root else 0),
     )

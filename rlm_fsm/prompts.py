@@ -105,6 +105,9 @@ PYRLM = Profile(
 PROFILES: dict[str, Profile] = {PYRLM.name: PYRLM}
 """By name; `Options.profile` is a key."""
 
+EMPTY_REPLY = "(an empty reply)"
+"""What the conversation keeps of a reply that says nothing."""
+
 CHILD_QUERY = "Do what the text in P asks for."
 """Query of a recursive sub-run that was given only a prompt."""
 

@@ -130,9 +130,9 @@ class Driving:
 
         return self.session(scenario, source, **settings)
 
-    def output(self, *codes: str, **options: Any) -> str:
+    def output(self, *codes: str, answerer: Answerer = upper, **options: Any) -> str:
         """What the last of the cells printed; none of them may fail."""
-        results = self.cells(*codes, **options)
+        results = self.cells(*codes, answerer=answerer, **options)
         for result in results:
             assert result.error is None, result.error
         return results[-1].stdout

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from repl_driving import Driving, context_of, settings_of
+from repl_driving import Answerer, Driving, context_of, settings_of, upper
 
 from effects.context import Context
 from effects.repls.base import Repl
@@ -20,9 +20,9 @@ class PythonDriving(Driving):
     async def make(self, source: str | list[str] | Context, **settings: Any) -> Repl:
         return PythonRepl(context_of(source), settings_of(**settings))
 
-    def error(self, code: str, **options: Any) -> tuple[str, str]:
+    def error(self, code: str, answerer: Answerer = upper, **options: Any) -> tuple[str, str]:
         """Kind and traceback of the error of a cell after which the session goes on."""
-        failed, after = self.cells(code, "print('on')", **options)
+        failed, after = self.cells(code, "print('on')", answerer=answerer, **options)
         assert failed.error is not None
         assert not failed.repl_lost, failed.error
         assert after.stdout == "on\n"

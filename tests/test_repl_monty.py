@@ -118,6 +118,57 @@ class TestMontyRepl(ReplContract):
         assert self.error("import re\nctx.find(re.compile('key'))").kind == "TypeError"
         assert self.output("import re\nlen(ctx.find('KEY', flags=re.IGNORECASE))") == "1\n"
 
+    # Patterns
+
+    CATASTROPHE = "ctx.find(r'(a+)+$', regex=True)"
+
+    def test_a_pattern_without_end_is_stopped_and_the_session_goes_on(self) -> None:
+        code = f"try:\n    {self.CATASTROPHE}\nexcept TimeoutError as e:\n    print(e)"
+        again = "x = 1\nlen(ctx.find('a+', regex=True)), ctx.find('B', case_sensitive=False)"
+        first, second = self.cells(code, again, source="a" * 40 + "b", cell_timeout_s=0.3)
+        assert first.stdout.startswith("the search took more than 0.15 seconds")
+        assert second.stdout == "(1, [(40, 41, 'b')])\n"
+
+    def test_searches_count_as_computing(self) -> None:
+        code = f"n = 0\nwhile True:\n    n += 1\n    try:\n        {self.CATASTROPHE}\n"
+        code += "    except TimeoutError:\n        pass"
+        began = time.monotonic()
+        (result,) = self.cells(code, source="a" * 40 + "b", cell_timeout_s=0.3)
+        assert result.error is not None
+        assert result.error.kind == "CellTimeout"
+        assert time.monotonic() - began < 5
+
+    def test_the_event_loop_goes_on_while_a_pattern_is_searched(self) -> None:
+        async def scenario(repl: Repl) -> float:
+            cell = asyncio.ensure_future(repl.start(self.CATASTROPHE))
+            longest, last = 0.0, time.monotonic()
+            while not cell.done():
+                await asyncio.sleep(0.01)
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            return longest
+
+        assert self.session(scenario, "a" * 40 + "b", cell_timeout_s=0.5) < 0.4
+
+    def test_close_ends_a_search_that_runs(self) -> None:
+        async def scenario(repl: Repl) -> None:
+            cell = asyncio.ensure_future(repl.start(self.CATASTROPHE))
+            await asyncio.sleep(0.2)
+            began = time.monotonic()
+            await repl.close()
+            assert time.monotonic() - began < 5
+            result = await cell
+            assert isinstance(result, CodeResult)
+            assert result.repl_lost
+
+        self.session(scenario, "a" * 40 + "b")
+
+    def test_patterns_see_the_text_as_it_is(self) -> None:
+        code = "print(ctx.find('İ.', regex=True), ctx.find('ß', case_sensitive=False))"
+        expected = "[(2, 4, 'İ?')] [(6, 7, 'ß')]\n"
+        assert self.output(code, source="😀\u2028İ\ud800 \nß") == expected
+        assert self.error("ctx.find('(', regex=True)").kind == "ValueError"
+        assert self.error("ctx.find('a', regex=True, flags='i')").kind == "TypeError"
+
     # Errors
 
     def test_subcall_errors_are_shown_by_their_names(self) -> None:
@@ -287,6 +338,13 @@ class TestMontyRepl(ReplContract):
         assert (stopped.error.kind, stopped.repl_lost) == ("MemoryError", True)
         assert "16 MiB" in stopped.error.message
         assert after.stdout == "on\n"
+
+    def test_calls_of_the_host_count_as_computing(self) -> None:
+        began = time.monotonic()
+        (result,) = self.cells("while True: peek(1)", cell_timeout_s=0.2)
+        assert result.error is not None
+        assert (result.error.kind, result.repl_lost) == ("CellTimeout", True)
+        assert time.monotonic() - began < 2
 
     def test_the_codes_own_timeout_is_an_ordinary_error(self) -> None:
         result, after = self.cells("x = 1\nraise TimeoutError('mine')", "print(x)")

@@ -90,19 +90,17 @@ def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
         terminal.json(end.to_dict())
     elif state.status in ("finished", "partial"):
         terminal.answer(state.output)
-    see = f"see its steps with: {show_command(end, default_log)}"
+    show = show_command(end, default_log)
     match state.status:
         case "finished":
             if not terminal.is_quiet:
-                terminal.tell(see)
+                terminal.tell(f"see its steps with: {show}")
         case "partial":
             best = "the best answer so far" if state.output.strip() else "no answer so far"
-            terminal.tell(
-                f"partial: the limit {state.limit} is reached; {best}. {see.capitalize()}"
-            )
+            terminal.tell(f"partial: the limit {state.limit} is reached; {best}.\nSteps: {show}")
         case _:
             why = end.error or f"{state.error}. The run {end.run_id} is in the log {end.log}."
-            terminal.tell(f"{why} {see.capitalize()}")
+            terminal.tell(f"{why}\nSteps: {show}")
     return end.exit_code
 
 

@@ -46,8 +46,8 @@ class Option:
 
 
 def add_options(parser: ArgumentParser, title: str, options: Sequence[Option]) -> None:
-    """Let a parser take options, as a group of its help."""
-    group = parser.add_argument_group(title)
+    """Let a parser take options, as a group of its help; ``options`` is argparse's own group."""
+    group = parser if title == "options" else parser.add_argument_group(title)
     for option in options:
         explained = f"{option.help} [{option.variable}]".replace("%", "%%")
         name, dest = f"--{option.name}", option.dest

@@ -137,7 +137,8 @@ _LIMITS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """What stands on the command line besides options."""
-    parser.add_argument("query", metavar="QUERY", help="the question")
+    # Optional for argparse, which else names PATH as missing too.
+    parser.add_argument("query", metavar="QUERY", nargs="?", help="the question")
     parser.add_argument(
         "paths",
         metavar="PATH",
@@ -153,8 +154,8 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     from effects.settings import read_settings
 
     terminal = Terminal(arguments)
-    if not arguments.query.strip():
-        raise UsageError('the query is empty: rlm-fsm run "QUESTION" PATH...')
+    if not (arguments.query or "").strip():
+        raise UsageError('there is no question: rlm-fsm run "QUESTION" PATH...')
     log = log_target(arguments.log)
     view = terminal.view()
     rlm = RLM(

@@ -13,6 +13,7 @@ first. They carry no `results`. An error that isn't caught is shown by its right
 """
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +29,9 @@ from effects.repls import _functions
 from effects.repls._functions import Program, SubcallError, SubcallLimitError
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
 from effects.repls._monty_worker import Snapshot
+from effects.repls._searcher import Searcher
 from effects.repls._text import METHODS, TextView
-from effects.repls.base import Answer, Paused
+from effects.repls.base import Answer, Paused, ReplSettings
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import HostCall
 
@@ -39,6 +41,10 @@ ERRORS = "SubcallError = RuntimeError\nSubcallLimitError = RecursionError\n"
 _COMPILED = re.compile(r"re\.compile\((['\"]).*\)", re.DOTALL)
 
 
+class TimeUp(RuntimeError):
+    """The cell's time is over while the sandbox waits for the host."""
+
+
 class Calls:
     """The runtime's functions and the call that the sandbox waits at.
 
@@ -46,10 +52,19 @@ class Calls:
     """
 
     def __init__(
-        self, view: TextView, *, parallel_subcalls: bool, show_vars: Callable[..., str]
+        self, view: TextView, settings: ReplSettings, show_vars: Callable[..., str]
     ) -> None:
         self._view = view
-        self._programs = _functions.programs(view, parallel_subcalls=parallel_subcalls)
+        self.deadline = 0.0
+        """When `drive` gives up, by `time.monotonic`. The sandbox counts only its own time, and
+        none for what the host does."""
+        # Half of the time that is left, so that code can still react.
+        self.searcher = Searcher(
+            view,
+            allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
+            memory_bytes=settings.limits.memory_bytes,
+        )
+        self._programs = _functions.programs(view, parallel_subcalls=settings.parallel_subcalls)
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
             "SHOW_VARS": show_vars,
@@ -76,8 +91,13 @@ class Calls:
         return self._waiting is not None
 
     def drive(self, step: Snapshot | Paused) -> Paused | MontyComplete:
-        """Answer what the host can, until the cell asks a sub-model or ends."""
+        """Answer what the host can, until the cell asks a sub-model or ends.
+
+        Raises `TimeUp` at the deadline.
+        """
         while True:
+            if time.monotonic() > self.deadline and not isinstance(step, Paused | MontyComplete):
+                raise TimeUp
             match step:
                 case Paused() | MontyComplete():
                     return step
@@ -191,7 +211,7 @@ class Calls:
         return call.resume({"exc_type": "RuntimeError", "message": message})
 
     def _find(self, pattern: Any, *args: Any, **options: Any) -> list[tuple[int, int, str]]:
-        found = self._view.find(pattern, *args, **options)
+        found = self.searcher.find(pattern, *args, **options)
         # A compiled pattern arrives as its repr, which as a literal text finds nothing.
         if not found and isinstance(pattern, str) and _COMPILED.fullmatch(pattern):
             raise TypeError("pattern must be a text (str) here: ctx.find(text, regex=True)")

@@ -9,6 +9,7 @@
 5. After a limit of time or memory the sandbox promises nothing of its heap, so the session ends.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import Any
@@ -22,7 +23,7 @@ from pydantic_monty import (
 )
 
 from effects.repls._functions import show_vars
-from effects.repls._monty_calls import ERRORS, Calls
+from effects.repls._monty_calls import ERRORS, Calls, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
 from effects.repls._monty_values import CtxPolicy, Output, encodable, stub
@@ -59,13 +60,13 @@ class Session:
         """Number of the next cell."""
         self._view = view
         self._settings = settings
-        self._calls = Calls(
-            view, parallel_subcalls=settings.parallel_subcalls, show_vars=self._show_vars
-        )
+        self._calls = Calls(view, settings, self._show_vars)
         self._spoiled: frozenset[str] = frozenset()
         """Names of the runtime that the last cell bound."""
         self._cells: dict[str, Cell] = {}
         """Cells by the file names that the sandbox gave them."""
+        self._left_s = 0.0
+        """Seconds of computing that the paused cell has left."""
         self._watch: tuple[str, ...] = ()
         self._output = Output(0)
         self._types: Mapping[str, str] = {}
@@ -94,7 +95,9 @@ class Session:
 
     def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
         """Go on with the paused cell. Raises `UsageError` for a wrong number of answers."""
-        return self._run(self._calls.take(answers))
+        go = self._calls.take(answers)
+        self._allow(self._left_s)
+        return self._run(go)
 
     def read(self, name: str) -> ReadResult:
         """A variable's text, or the names that there are."""
@@ -111,11 +114,13 @@ class Session:
         if not self.is_lost:
             self.is_lost = True
             self._worker.kill()
+            self._calls.searcher.kill()
 
     def close(self) -> None:
         """End the worker. Safe to call twice."""
         self.is_lost = True
         self._worker.close()
+        self._calls.searcher.close()
 
     # -- running
 
@@ -129,6 +134,7 @@ class Session:
         except (MontyError, RuntimeError) as failure:
             return self._result(self._judge(failure))
         if isinstance(step, Paused):
+            self._left_s = self._calls.deadline - time.monotonic()
             return step
         if step.output is not None:  # of a source that was fed as it is
             self._output("stdout", f"{step.output!r}\n")
@@ -148,11 +154,15 @@ class Session:
             inputs["ctx"] = CtxPolicy(self._view)
         self._spoiled = self._calls.names & cell.bound
         self._cells[self._worker.next_file] = cell
+        self._allow(self._settings.limits.cell_timeout_s)
         return self._worker.feed(cell.code, inputs, self._output)
 
     def _feed(self, code: str, inputs: dict[str, Any] | None = None) -> Snapshot:
         """Run a source of our own, whose output nobody wants."""
         return self._worker.feed(code, inputs, Output(0))
+
+    def _allow(self, seconds: float) -> None:
+        self._calls.deadline = time.monotonic() + seconds
 
     # -- results
 
@@ -184,7 +194,9 @@ class Session:
                 return self._lost("MemoryError", _MEMORY.format(limits.memory_bytes / (1 << 20)))
             self.is_lost = self.is_lost or self._calls.is_stuck
             return code_error(failure, self._cells, self._calls.raised)
-        if isinstance(failure, MontyCrashedError) and failure.timed_out:
+        if isinstance(failure, TimeUp) or (
+            isinstance(failure, MontyCrashedError) and failure.timed_out
+        ):
             return self._lost("CellTimeout", _TIMEOUT.format(limits.cell_timeout_s))
         return self._lost("ReplDied", f"the sandbox's process ended: {failure}. {_GONE}")
 
@@ -223,6 +235,7 @@ class Session:
         return text, None, is_none
 
     def _evaluated(self, expression: str) -> Any:
+        self._allow(self._settings.limits.cell_timeout_s)
         done = self._calls.drive(self._feed(expression))
         assert isinstance(done, MontyComplete)
         return done.output

@@ -9,6 +9,8 @@ compute and ask the host. It speaks a part of Python; errors name the gaps and a
 2. A cell that is given up, by cancellation or by `close`, has its worker killed; nothing else
    stops it.
 3. A session that is lost is replaced when the next cell starts.
+4. Patterns that code searches the context for run in a second process, which can be killed too
+   (`_searcher`).
 """
 
 import asyncio

@@ -72,8 +72,7 @@ def line(item: Item) -> str | None:
         case Noted():
             return _of(item.frame, f"{item.what}: {head(item.text, _TEXT_CHARS)}")
         case Ended(event=event):
-            reason = event.limit or event.error
-            why = f" ({head(reason, _TEXT_CHARS)})" if reason else ""
+            why = f" ({event.limit})" if event.limit else ""
             return f"{event.status}{why}: {totals(item.state)}"
         case _:
             assert_never(item)

@@ -28,10 +28,13 @@ def _parts(
     if state.context is not None:
         about = size(state.context.chars, state.context.documents)
         yield blocks.aside(f"{about} · {state.options.repl_backend} REPL · run {run_id}")
-    turns = 0
+    turns, told = 0, set[str]()
     for group, found in groupby(steps, key=lambda step: step.parallel_group_id):
         batch = list(found)
         if group is not None:
+            if group not in told:
+                yield _asked(batch[0])
+            told.add(group)
             yield from _calls(batch, console.width, full)
             continue
         for step in batch:
@@ -69,11 +72,15 @@ def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:
             yield from _of_sub_run(step, full)
 
 
+def _asked(first: TraceStep) -> RenderableType:
+    """How many subcalls a cell asked for, and the head of a prompt."""
+    prompt = head(first.prompt_summary or "", 200)
+    return blocks.aside(f"{plural(first.parallel_total or 1, 'subcall')} asked  “{prompt}”")
+
+
 def _calls(batch: list[TraceStep], width: int, full: bool) -> Iterator[RenderableType]:
-    """The subcalls of one batch. The first steps of sub-runs are among them."""
-    total = batch[0].parallel_total or len(batch)
-    prompt = f"  “{head(batch[0].prompt_summary or '', 200)}”"
-    yield blocks.aside(f"{plural(total, 'subcall')} asked{prompt}")
+    """The subcalls of one batch in their order; the beginnings of sub-runs are among them."""
+    batch = sorted(batch, key=lambda step: step.parallel_index or 0)
     shown = batch if full else batch[:_CALLS_SHOWN]
     for step in shown:
         if step.kind.endswith("recursive_subcall"):
