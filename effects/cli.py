@@ -25,7 +25,7 @@ from rlm_fsm.errors import LogCorrupt, LogError, RLMError, UsageError
 _FAILED, _MISUSE, _CANCELLED = 1, 2, 130
 
 _ABOUT = """\
-Questions over texts that are too long for a model: the model reads them by writing code.
+Ask about texts that are too long for a model: it reads them by writing code.
 Every run is recorded, event by event, in a log that `show` reads."""
 
 _MORE = """\
@@ -36,9 +36,9 @@ examples:
   rlm-fsm show last
 
 The answer goes to stdout, everything else to stderr.
-exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial: a limit was
-reached, and the answer is the best so far, 130 cancelled.
-Every option has an environment variable, given in brackets in the help of its command;
+exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial (a
+limit was reached, the answer is the best so far), 130 cancelled.
+Every option has an environment variable, named in the help of its command;
 the command line wins. rlm-fsm COMMAND --help tells more."""
 
 
@@ -89,7 +89,7 @@ COMMANDS: dict[str, _Command] = {
         perform=runs_command.show,
     ),
     "demo": _Command(
-        help="watch a run that needs no model: a haystack, and a scripted model that searches it",
+        help="watch a run that needs no model: a scripted one searches a haystack",
         groups=demo_command.GROUPS,
         add_arguments=demo_command.add_arguments,
         perform=demo_command.demo,

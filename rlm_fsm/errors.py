@@ -19,6 +19,7 @@
         +-- LogCorrupt                     damaged; `last_good_seq`
         +-- LogConflict                    another process appended first
         +-- RunNotFound                    no such run
+        +-- RunBusy                        another process leads the run; nothing was spent
 
 Failures that are part of a run (a model call that fails, code that raises, a limit) are events.
 Exceptions are for misuse and for the edge of the world; every one says what to do next.
@@ -165,6 +166,10 @@ class LogConflict(LogError):
 
 class RunNotFound(LogError):
     """The log holds no such run."""
+
+
+class RunBusy(LogError):
+    """Another process, or another call in this one, leads the run. Nothing was spent."""
 
 
 LIMIT_ERRORS: dict[str, type[PolicyError]] = {

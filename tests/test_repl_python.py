@@ -32,6 +32,10 @@ class TestProcess(PythonDriving):
         assert int(pid) != os.getpid()
         assert rest == "{} True\n"
 
+    def test_sets_of_texts_have_the_same_order_in_every_process(self) -> None:
+        code = "print({f'word {n}' for n in range(50)})"
+        assert self.output(code) == self.output(code)
+
     def test_code_works_in_an_empty_folder_that_is_deleted(self) -> None:
         code = "import os\nopen('f', 'w').write('é')\nprint(os.getcwd(), os.listdir())"
         folder, rest = self.output(code).split(" ", 1)

@@ -1,8 +1,8 @@
 """The program of a session's sandboxed process. Run as a script, never imported.
 
-    python -I -S -B _child.py SOCKET_FD CONTEXT_FD
+    PYTHONHASHSEED=0 python -P -s -S -B _child.py SOCKET_FD CONTEXT_FD
 
-It is started in a session and an empty folder of its own, with an empty environment and nothing
+It is started in a session and an empty folder of its own, with no other variable set and nothing
 open but a socket to the host and a file that holds the context's text. It reads frames (see
 `_frames`), does what they ask, one at a time, and ends with the host: when the socket is closed,
 and at once when the host dies.

@@ -211,7 +211,11 @@ class Calls:
         return call.resume({"exc_type": "RuntimeError", "message": message})
 
     def _find(self, pattern: Any, *args: Any, **options: Any) -> list[tuple[int, int, str]]:
-        found = self.searcher.find(pattern, *args, **options)
+        started_s = self.searcher.starting_s
+        try:
+            found = self.searcher.find(pattern, *args, **options)
+        finally:
+            self.deadline += self.searcher.starting_s - started_s
         # A compiled pattern arrives as its repr, which as a literal text finds nothing.
         if not found and isinstance(pattern, str) and _COMPILED.fullmatch(pattern):
             raise TypeError("pattern must be a text (str) here: ctx.find(text, regex=True)")

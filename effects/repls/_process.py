@@ -233,14 +233,17 @@ class Child:
 def _spawned(socket_fd: int, context_fd: int, folder: str) -> "subprocess.Popen[bytes]":
     if not sys.executable:
         raise OSError("this Python doesn't know its own executable (sys.executable is empty)")
+    # As isolated as -I, which would also ignore the hash seed: sets of texts must come in the same
+    # order when a cell is run again.
+    flags = ["-P", "-s", "-S", "-B"]
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", _PROGRAM, str(socket_fd), str(context_fd)],
+        [sys.executable, *flags, _PROGRAM, str(socket_fd), str(context_fd)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(socket_fd, context_fd),
         cwd=folder,
-        env={},
+        env={"PYTHONHASHSEED": "0"},
         start_new_session=True,
     )
 

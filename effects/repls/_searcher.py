@@ -14,6 +14,7 @@ import json
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ class Searcher:
         self._allowed_s = allowed_s
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
+        self.starting_s = 0.0
+        """Seconds spent on starting processes so far, which are no part of any search."""
 
     def find(
         self,
@@ -144,6 +147,7 @@ class Searcher:
             text = self._view.text.encode("utf-8", "surrogatepass")
             # The text as bytes and as characters of up to 4 bytes, and what is found.
             memory_bytes = INTERPRETER_BYTES + self._memory_bytes + 6 * len(text)
+            began = time.monotonic()
             folder = str(Path(__file__).parent)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _CHILD, folder, str(memory_bytes)],
@@ -155,6 +159,7 @@ class Searcher:
             )
             _send(self._process, text)
             _receive(self._process, START_S)
+            self.starting_s += time.monotonic() - began
         return self._process
 
 

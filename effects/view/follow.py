@@ -185,7 +185,7 @@ class Follower:
             case Phase.NEW:
                 return "starting"
             case Phase.DONE | Phase.FAILED:
-                return state.status
+                return state.status if state.is_over else "ending"
 
     def _items(self, event: Event, before: RunState) -> list[Item]:
         match event:

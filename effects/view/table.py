@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from effects.log.base import RunInfo
 from effects.view.cut import head
 from rlm_fsm.event import Status
+
+if TYPE_CHECKING:
+    from effects.log.base import RunInfo
 
 _STYLES: dict[Status, str] = {
     "finished": "green",
@@ -21,7 +24,7 @@ _HEAD_CHARS = 200
 """Characters of a query or answer given to the table, which cuts them to its columns."""
 
 
-def runs_table(runs: Sequence[RunInfo], now: datetime) -> Table:
+def runs_table(runs: Sequence["RunInfo"], now: datetime) -> Table:
     """A line for each run. `now` is UTC."""
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="bold")
     table.add_column("run", no_wrap=True, style="cyan")
