@@ -62,7 +62,18 @@ def start(state: RunState, call: CallModel, frame: Frame | None = None) -> Step:
         in_flight=state.in_flight + takes,
         spent=spent,
     )
-    return state, (Record(event=_intent(call)), call)
+    return state, announced(call)
+
+
+def announced(call: CallModel) -> tuple[Effect, ...]:
+    """A call with its intent before it."""
+    return Record(event=_intent(call)), call
+
+
+def lost(call: CallModel) -> ModelFailed:
+    """The failure of a call that was in flight when the run stopped."""
+    message = "the run stopped while this call was in flight; it may have been paid for"
+    return ModelFailed(frame=call.frame, call_id=call.call_id, error="uncertain", message=message)
 
 
 def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False) -> Step:

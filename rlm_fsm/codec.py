@@ -50,6 +50,7 @@ VERSIONS: dict[str, int] = {
     "VariableRead": 1,
     "GuardTripped": 1,
     "LimitReached": 1,
+    "RunResumed": 1,
     "Cancelled": 1,
     "RunFinished": 1,
 }

@@ -15,7 +15,7 @@ that caused them are durable. Each ends in exactly one outcome event:
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_fsm.event import Derived
+from rlm_fsm.event import Derived, ModelFailed
 from rlm_fsm.ids import CallId, FrameId
 from rlm_fsm.values import Outcome, TextRef
 
@@ -73,7 +73,8 @@ class ReadVariable:
 class Record:
     """Append an event that the reducer derived, in the commit of the event that caused it."""
 
-    event: Derived
+    event: Derived | ModelFailed
+    """A failure only of a call that was in flight when the run stopped, see `RunResumed`."""
 
 
 Effect = CallModel | RunCode | ResumeCode | ReadVariable | Record

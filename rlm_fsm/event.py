@@ -25,6 +25,10 @@ Status = Literal["running", "finished", "partial", "failed", "cancelled"]
 """How a run stands; see `RunFinished.status`."""
 
 
+OnUncertain = Literal["retry", "fail"]
+"""``retry``: the call is made again, and may be paid twice. ``fail``: it counts as failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
     """A run was asked for. The first event of every run."""
@@ -88,7 +92,8 @@ class ModelFailed:
     call_id: CallId
     error: str
     """What kind of failure: ``auth``, ``rate_limit``, ``timeout``, ``connection``, ``server``,
-    ``bad_request``, ``bad_response`` or ``adapter``."""
+    ``bad_request``, ``bad_response``, ``adapter``, or ``uncertain``: the process died while the
+    call was in flight, and the run was resumed with ``on_uncertain="fail"``."""
     message: str
     """The provider's own words, without any key."""
     status: int | None = None
@@ -179,6 +184,19 @@ class LimitReached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    """Somebody went on with a run that was killed, cancelled, failed, or ended by a limit."""
+
+    options: Options | None = None
+    """The options from here on, when they changed; None: as they were."""
+    on_uncertain: OnUncertain = "retry"
+    """What becomes of calls that were in flight when the run stopped."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What runs it now, as in `RunStarted`."""
+    frame: FrameId = ROOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
     """Somebody stopped the run."""
 
@@ -213,6 +231,7 @@ Event = (
     | CodeExecuted
     | ReplFailed
     | VariableRead
+    | RunResumed
     | Cancelled
     | Derived
 )
@@ -231,6 +250,7 @@ EVENTS: tuple[type[Event], ...] = (
     VariableRead,
     GuardTripped,
     LimitReached,
+    RunResumed,
     Cancelled,
     RunFinished,
 )

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from rlm_fsm.effect import Effect, ReadVariable, Record, ResumeCode, RunCode
-from rlm_fsm.event import Event
-from rlm_fsm.ids import read_id
+from rlm_fsm.effect import Effect, Record
+from rlm_fsm.event import Event, RunResumed
+from rlm_fsm.frames import under_way
 from rlm_fsm.reducer import step
-from rlm_fsm.state import INITIAL, Frame, Phase, RunState
+from rlm_fsm.state import INITIAL, RunState
 
 
 class Commit(NamedTuple):
@@ -32,8 +32,10 @@ def advance(state: RunState, arrived: Iterable[Event]) -> Commit:
     events: list[Event] = []
     effects: list[Effect] = []
     waiting = deque(arrived)
-    while waiting and not state.is_over:
+    while waiting:
         event = waiting.popleft()
+        if state.is_over and not isinstance(event, RunResumed):
+            break
         state, caused = step(state, event)
         events.append(event)
         derived: list[Event] = []
@@ -73,21 +75,4 @@ def pending(state: RunState) -> tuple[Effect, ...]:
         return ()
     owed: tuple[Effect, ...] = tuple(Record(event=event) for event in state.owed)
     calls: tuple[Effect, ...] = tuple(state.calls[key] for key in sorted(state.calls))
-    frames = (state.frames[key] for key in sorted(state.frames))
-    code = (effect for frame in frames for effect in _of_frame(frame, state))
-    return (*owed, *calls, *code)
-
-
-def _of_frame(frame: Frame, state: RunState) -> tuple[Effect, ...]:
-    """The cell or the read that a frame waits for."""
-    if frame.phase is Phase.RUNNING and frame.cell is not None:
-        cell = frame.cell
-        if cell.outcomes is not None:
-            return (ResumeCode(frame=frame.id, call_id=cell.id, outcomes=cell.outcomes),)
-        watched = state.options.auto_finalize_var
-        watch = (watched,) if watched else ()
-        return (RunCode(frame=frame.id, call_id=cell.id, code=cell.code, watch=watch),)
-    if frame.reading is not None:
-        read = read_id(frame.id, frame.reads)
-        return (ReadVariable(frame=frame.id, call_id=read, name=frame.reading),)
-    return ()
+    return (*owed, *calls, *under_way(state))

@@ -20,10 +20,19 @@ from rlm_fsm.calls import (
     takes_a_place,
     wait,
 )
-from rlm_fsm.effect import CallModel, Purpose, Record
+from rlm_fsm.effect import CallModel, Purpose, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import CodePaused, LimitReached, RunFinished, Status
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT, CallId, FrameId, child_frame, depth_of, host_call_id, turn_id
+from rlm_fsm.ids import (
+    ROOT,
+    CallId,
+    FrameId,
+    child_frame,
+    depth_of,
+    host_call_id,
+    read_id,
+    turn_id,
+)
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Breach, breach_by_subcalls
 from rlm_fsm.prompts import CHILD_QUERY, closing_message, first_message
@@ -53,9 +62,9 @@ def ask(state: RunState, frame: Frame) -> Step:
     """Take the next turn, or derive the limit that forbids it. The frame's news is told."""
     if frame.phase is not Phase.ASKING:
         frame = evolve(frame, phase=Phase.ASKING)
-    if frame.turns >= frame.max_steps:
+    if frame.turns_left <= 0:
         limit = "max_steps" if frame.id == ROOT else "recursive_subcall_max_steps"
-        exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns + 1)
+        exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns_used + 1)
         return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
     told, call = _turn(frame, state.options, "turn")
     if takes_a_place(call):
@@ -113,7 +122,7 @@ def finish(
     """End the run: derive `RunFinished`."""
     phase = Phase.FAILED if status == "failed" else Phase.DONE
     event = RunFinished(status=status, output=output, limit=limit, error=error, cause=cause)
-    return put(state, evolve(frame, phase=phase, cell=None)), (Record(event=event),)
+    return put(state, evolve(frame, phase=phase)), (Record(event=event),)
 
 
 def fail(state: RunState, frame: Frame, error: str, cause: str) -> Step:
@@ -128,6 +137,41 @@ def end_child(state: RunState, frame: Frame, outcome: Outcome) -> Step:
     state, effects = deliver(drop(state, frame), CallId(frame.id), outcome)
     state, more = pump(state)
     return state, effects + more
+
+
+def retry(state: RunState, frame: Frame) -> Step:
+    """Ask again what a call that failed asked: the same messages, a turn of a new name."""
+    frame = evolve(frame, phase=Phase.ASKING, turns=frame.turns + 1, max_steps=frame.max_steps + 1)
+    call = _call(frame, state.options, "turn")
+    beyond = breach(state, call)
+    if beyond is not None:
+        return put(state, frame), (Record(event=limit_reached(frame.id, beyond)),)
+    spent = evolve(state.spent, steps=state.spent.steps - 1)
+    return start(evolve(state, spent=spent), call, frame)
+
+
+def run_effect(state: RunState, frame: Frame) -> RunCode | ResumeCode:
+    """What the running cell of a frame waits for: to be run, or to be resumed."""
+    cell = frame.cell
+    assert cell is not None, "a running frame has a cell"
+    if cell.outcomes is not None:
+        return ResumeCode(frame=frame.id, call_id=cell.id, outcomes=cell.outcomes)
+    watched = state.options.auto_finalize_var
+    watch = (watched,) if watched else ()
+    return RunCode(frame=frame.id, call_id=cell.id, code=cell.code, watch=watch)
+
+
+def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable, ...]:
+    """The cells and reads that frames wait for."""
+    found: list[RunCode | ResumeCode | ReadVariable] = []
+    for name in sorted(state.frames):
+        frame = state.frames[name]
+        if frame.phase is Phase.RUNNING:
+            found.append(run_effect(state, frame))
+        elif frame.reading is not None:
+            read = read_id(frame.id, frame.reads)
+            found.append(ReadVariable(frame=frame.id, call_id=read, name=frame.reading))
+    return tuple(found)
 
 
 def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
@@ -165,15 +209,19 @@ def _turn(frame: Frame, options: Options, purpose: Purpose) -> tuple[Frame, Call
     """The frame that has told its news, and the call of its next turn."""
     message = Message("user", frame.news)
     told = history.append(frame, message, news="", turns=frame.turns + 1)
-    call = CallModel(
+    return told, _call(told, options, purpose)
+
+
+def _call(frame: Frame, options: Options, purpose: Purpose) -> CallModel:
+    """The call of a frame's newest turn."""
+    return CallModel(
         frame=frame.id,
-        call_id=turn_id(frame.id, told.turns),
+        call_id=turn_id(frame.id, frame.turns),
         purpose=purpose,
-        prompt=history.prompt(told, options),
+        prompt=history.prompt(frame, options),
         max_tokens=options.max_tokens,
         adapter="root" if frame.id == ROOT else "subcall",
     )
-    return told, call
 
 
 def _merge(

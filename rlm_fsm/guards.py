@@ -23,10 +23,10 @@ def refusal(frame: Frame, options: Options) -> Refusal | None:
     """The first guard that refuses an answer of this frame, or None."""
     if frame.id != ROOT:
         return None
-    if frame.turns < options.min_steps:
+    if frame.turns_used < options.min_steps:
         return Refusal(
             "min_steps",
-            f"Not yet: this was turn {frame.turns} of at least {options.min_steps}. "
+            f"Not yet: this was turn {frame.turns_used} of at least {options.min_steps}. "
             "Look further before you answer.",
         )
     if options.require_repl_before_final and frame.cells == 0:

@@ -12,7 +12,7 @@ from returns.pipeline import is_successful
 
 from rlm_fsm import calls, frames, guards, history
 from rlm_fsm.calls import Step, put
-from rlm_fsm.effect import ReadVariable, Record, RunCode
+from rlm_fsm.effect import ReadVariable, Record
 from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
@@ -24,12 +24,19 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     VariableRead,
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, cell_id, read_id
-from rlm_fsm.prompts import EMPTY_REPLY, PROFILES, refusal_message, result_message
+from rlm_fsm.prompts import (
+    EMPTY_REPLY,
+    LIMIT_RAISED,
+    PROFILES,
+    refusal_message,
+    result_message,
+)
 from rlm_fsm.reply import Answer, TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
 from rlm_fsm.state import Cell, Frame, Phase, RunState
@@ -85,12 +92,13 @@ def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) ->
 def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step:
     """The model is told the reason and asked again; after too many refusals the frame gives up."""
     counts = event.guard not in ("missing_variable", "unreadable_variable")
-    frame = evolve(frame, invalid=frame.invalid + counts)
+    told = refusal_message(event.reason, frame.turns_left)
+    news = f"{frame.news}\n\n{told}".lstrip()
+    frame = evolve(frame, invalid=frame.invalid + counts, news=news)
     if guards.too_many_invalid(frame, state.options):
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
         return frames.fail(state, frame, error, "guard")
-    told = refusal_message(event.reason, frame.max_steps - frame.turns)
-    return frames.ask(state, evolve(frame, news=f"{frame.news}\n\n{told}".lstrip()))
+    return frames.ask(state, frame)
 
 
 def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) -> Step:
@@ -134,22 +142,23 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
         best=watched or event.stdout.strip() or frame.best,
     )
     if event.error is not None:
+        frame = _with_news(frame)
         if guards.too_many_errors(frame, options):
             error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
             return frames.fail(state, frame, error, "guard")
-        return _tell(state, frame)
+        return frames.ask(state, frame)
     if watched and len(watched) >= options.auto_finalize_min_length and frame.id == ROOT:
         return _conclude(state, frame, TextAnswer(watched))
     if frame.todo:
         return _run_next(state, frame, frame.todo)
     if frame.answer is not None:
         return _conclude(state, frame, frame.answer)
-    return _tell(state, frame)
+    return frames.ask(state, _with_news(frame))
 
 
 def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
     """The frame fails: there is nothing to run its code in."""
-    return frames.fail(state, evolve(frame, cell=None), event.message, "repl")
+    return frames.fail(state, frame, event.message, "repl")
 
 
 # -- WAITING --------------------------------------------------------------------------------------
@@ -186,7 +195,7 @@ def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead)
 
 def on_reading_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
     """The frame fails: there is nothing to read from."""
-    return frames.fail(state, evolve(frame, reading=None), event.message, "repl")
+    return frames.fail(state, frame, event.message, "repl")
 
 
 # -- CLOSING --------------------------------------------------------------------------------------
@@ -235,6 +244,51 @@ def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step
     return frames.answer(state, evolve(frame, reading=None), frame.best)
 
 
+# -- going on -------------------------------------------------------------------------------------
+
+
+def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
+    """Calls that were in flight are uncertain: counted, and made again or failed, as was asked.
+
+    Cells and reads that were under way are started again; the interpreter brings their sessions
+    back first.
+    """
+    calls_in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
+    state = _going_on(state, frame, event)
+    cells = frames.under_way(state)
+    state = evolve(state, uncertain=state.uncertain + len(calls_in_flight))
+    if event.on_uncertain == "fail":
+        lost = tuple(Record(event=calls.lost(call)) for call in calls_in_flight)
+        return _then_pump((state, (*lost, *cells)))
+    again = tuple(effect for call in calls_in_flight for effect in calls.announced(call))
+    return _then_pump((state, (*again, *cells)))
+
+
+def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
+    """What failed is tried again: the turn, the cell, or what the frame gave up.
+
+    A turn that failed isn't used up.
+    """
+    cause = state.cause
+    state = _going_on(state, frame, event)
+    frame = evolve(state.root, invalid=0, errors=0)
+    if cause == "repl" and frame.cell is not None:
+        running = evolve(frame, phase=Phase.RUNNING)
+        return put(state, running), (frames.run_effect(state, running),)
+    if cause == "repl" and frame.reading is not None:
+        return _read(state, evolve(frame, phase=Phase.READING), frame.reading)
+    if cause in ("limit", "guard"):
+        return frames.ask(state, frame)
+    return frames.retry(state, frame)
+
+
+def on_done_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
+    """A run that a limit ended goes on under the limits that now hold."""
+    state = _going_on(state, frame, event)
+    news = frame.news or LIMIT_RAISED
+    return frames.ask(state, evolve(state.root, limit=None, news=news))
+
+
 # -- the end --------------------------------------------------------------------------------------
 
 
@@ -265,10 +319,8 @@ def _run_next(state: RunState, frame: Frame, blocks: tuple[str, ...]) -> Step:
     code, todo = blocks[0], blocks[1:]
     number = frame.cells + 1
     cell = Cell(id=cell_id(frame.id, number), code=code)
-    watched = state.options.auto_finalize_var
-    run = RunCode(frame=frame.id, call_id=cell.id, code=code, watch=(watched,) if watched else ())
     running = evolve(frame, phase=Phase.RUNNING, cell=cell, cells=number, todo=todo)
-    return put(state, running), (run,)
+    return put(state, running), (frames.run_effect(state, running),)
 
 
 def _conclude(state: RunState, frame: Frame, answer: Answer) -> Step:
@@ -296,10 +348,10 @@ def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
     return put(state, frame), (Record(event=event),)
 
 
-def _tell(state: RunState, frame: Frame) -> Step:
-    """Show the model what the turn's cells gave and ask for the next turn."""
-    news = result_message("\n\n".join(frame.shown), frame.max_steps - frame.turns)
-    return frames.ask(state, evolve(frame, news=news, shown=(), answer=None, todo=()))
+def _with_news(frame: Frame) -> Frame:
+    """The frame whose next message shows what the turn's cells gave."""
+    news = result_message("\n\n".join(frame.shown), frame.turns_left)
+    return evolve(frame, news=news, shown=(), answer=None, todo=())
 
 
 def _output(frame: Frame) -> str:
@@ -323,6 +375,16 @@ def _said(event: ModelReplied) -> Message:
     """The reply as the conversation keeps it: without reasoning, and never empty, since services
     refuse empty messages."""
     return Message("assistant", visible(event.text) or EMPTY_REPLY)
+
+
+def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
+    """The state of a run that is not over any more, under the options that now hold."""
+    options = event.options or state.options
+    frame = evolve(frame, max_steps=options.policy.max_steps)
+    state = evolve(
+        state, status="running", options=options, output="", limit=None, error=None, cause=None
+    )
+    return put(state, frame)
 
 
 def _failure(event: ModelFailed) -> str:

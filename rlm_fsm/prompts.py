@@ -105,6 +105,9 @@ PYRLM = Profile(
 PROFILES: dict[str, Profile] = {PYRLM.name: PYRLM}
 """By name; `Options.profile` is a key."""
 
+LIMIT_RAISED = "The limit was raised: you may go on. Your next action:"
+"""News of a run that a limit ended and that is resumed."""
+
 EMPTY_REPLY = "(an empty reply)"
 """What the conversation keeps of a reply that says nothing."""
 

@@ -35,6 +35,7 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     VariableRead,
 )
@@ -67,6 +68,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (ASKING, ModelFailed): row(on.on_asking_model_failed, FAILED),
     (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, FAILED),
     (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
+    (ASKING, RunResumed): row(on.on_live_run_resumed, ASKING),
     (ASKING, Cancelled): row(on.on_live_cancelled, ASKING),
     (ASKING, RunFinished): row(on.on_any_run_finished, ASKING),
     (RUNNING, CodePaused): row(on.on_running_code_paused, WAITING, RUNNING),
@@ -74,15 +76,18 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
         on.on_running_code_executed, RUNNING, ASKING, READING, DONE, FAILED
     ),
     (RUNNING, ReplFailed): row(on.on_running_repl_failed, FAILED),
+    (RUNNING, RunResumed): row(on.on_live_run_resumed, RUNNING),
     (RUNNING, Cancelled): row(on.on_live_cancelled, RUNNING),
     (RUNNING, RunFinished): row(on.on_any_run_finished, RUNNING),
     (WAITING, EffectStarted): row(on.on_waiting_effect_started, WAITING),
     (WAITING, ModelReplied): row(on.on_waiting_model_replied, WAITING, RUNNING),
     (WAITING, ModelFailed): row(on.on_waiting_model_failed, WAITING, RUNNING),
+    (WAITING, RunResumed): row(on.on_live_run_resumed, WAITING),
     (WAITING, Cancelled): row(on.on_live_cancelled, WAITING),
     (WAITING, RunFinished): row(on.on_any_run_finished, WAITING),
     (READING, VariableRead): row(on.on_reading_variable_read, DONE, ASKING),
     (READING, ReplFailed): row(on.on_reading_repl_failed, FAILED),
+    (READING, RunResumed): row(on.on_live_run_resumed, READING),
     (READING, Cancelled): row(on.on_live_cancelled, READING),
     (READING, RunFinished): row(on.on_any_run_finished, READING),
     (CLOSING, EffectStarted): row(on.on_closing_effect_started, CLOSING),
@@ -91,9 +96,12 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (CLOSING, ModelFailed): row(on.on_closing_model_failed, DONE),
     (CLOSING, VariableRead): row(on.on_closing_variable_read, DONE),
     (CLOSING, ReplFailed): row(on.on_closing_repl_failed, DONE),
+    (CLOSING, RunResumed): row(on.on_live_run_resumed, CLOSING),
     (CLOSING, Cancelled): row(on.on_live_cancelled, CLOSING),
     (CLOSING, RunFinished): row(on.on_any_run_finished, CLOSING),
+    (DONE, RunResumed): row(on.on_done_run_resumed, ASKING),
     (DONE, RunFinished): row(on.on_any_run_finished, DONE),
+    (FAILED, RunResumed): row(on.on_failed_run_resumed, ASKING, RUNNING, READING),
     (FAILED, RunFinished): row(on.on_any_run_finished, FAILED),
 }
 """Every row of the machine, in the order of a frame's life."""
@@ -141,7 +149,7 @@ def step(state: RunState, event: Event) -> Step:
     return evolve(after, seq=state.seq + 1, owed=derived + owed), effects
 
 
-def _take_owed(state: RunState, event: Event) -> tuple[Derived, ...]:
+def _take_owed(state: RunState, event: Event) -> tuple[Derived | ModelFailed, ...]:
     """What is still owed after this event; raises when the event isn't the one that must come."""
     if state.owed:
         if event != state.owed[0]:
@@ -151,7 +159,7 @@ def _take_owed(state: RunState, event: Event) -> tuple[Derived, ...]:
         return state.owed[1:]
     if isinstance(event, DERIVED):
         raise _illegal(None, event, "the machine did not derive it")
-    if state.is_over:
+    if state.is_over and (state.status == "finished" or not isinstance(event, RunResumed)):
         raise _illegal(None, event, f"the run is over ({state.status})")
     if not _is_expected(state, event):
         raise _illegal(None, event, "no call of this name waits for an outcome")

@@ -15,7 +15,8 @@ Invariants, checked by the property tests:
 4. `spent.reserved_tokens` is the sum of the reservations of `calls`.
 5. A frame in WAITING has a `pause` with at least one answer missing; in no other phase has it one.
 6. A child frame exists exactly as long as the call that opened it is unanswered.
-7. When `status` isn't ``running``, no event is legal but the owed ones.
+7. When `status` isn't ``running``, no event is legal but the owed ones and `RunResumed`;
+   when it is ``finished``, none at all.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from enum import Enum
 from pyrsistent import PDeque, PMap, PVector, pdeque, pmap, pvector
 
 from rlm_fsm.effect import CallModel
-from rlm_fsm.event import Derived, Status
+from rlm_fsm.event import Derived, ModelFailed, Status
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Spent
@@ -100,6 +101,8 @@ class Frame:
     """What the next message to the model will say; not yet in `messages`."""
     turns: int = 0
     """Model turns asked for; the last one's number."""
+    lost_turns: int = 0
+    """Turns whose call failed and that were asked again: they are not used up."""
     cells: int = 0
     reads: int = 0
     host_calls: int = 0
@@ -128,6 +131,16 @@ class Frame:
     invalid: int = 0
     """Refused replies in a row."""
 
+    @property
+    def turns_used(self) -> int:
+        """Turns that count against `max_steps`."""
+        return self.turns - self.lost_turns
+
+    @property
+    def turns_left(self) -> int:
+        """Turns that the frame may still take."""
+        return self.max_steps - self.turns_used
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
@@ -147,7 +160,7 @@ class RunState:
     """Calls below the root that wait for a place."""
     in_flight: int = 0
     """Calls of `calls` that take a place."""
-    owed: tuple[Derived, ...] = ()
+    owed: tuple[Derived | ModelFailed, ...] = ()
     """Derived events that must be appended next."""
     spent: Spent = field(default_factory=Spent)
     output: str = ""
@@ -155,6 +168,9 @@ class RunState:
     error: str | None = None
     cause: str | None = None
     """As in `RunFinished`."""
+    uncertain: int = 0
+    """Calls that were in flight when the run stopped, in all its resumes: each may have been paid
+    for without an outcome."""
     seq: int = 0
     """Number of events folded."""
 

@@ -40,6 +40,7 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     VariableRead,
 )
@@ -205,7 +206,7 @@ class _Projection:
                 self._guarded(frame, event.limit, told)
                 frame.news.append(f"limit reached: {event.limit}")
                 frame.is_closing = True
-            case Cancelled():
+            case Cancelled() | RunResumed():
                 self._guarded(frame, "cancelled", event.reason)
             case EffectStarted() | RunFinished():
                 pass

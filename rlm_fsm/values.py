@@ -145,6 +145,8 @@ class ContextInfo:
     """SHA-256 over texts, names and separators: equal digests mean equal contexts."""
     source: str = "text"
     """Where it came from: ``text``, ``files`` or ``subcall``."""
+    manifest: str = ""
+    """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

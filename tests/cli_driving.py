@@ -57,7 +57,6 @@ def ask(server: ChatServer, *arguments: str) -> int:
 
 def recorded_run(log: Path, query: str = "What?") -> str:
     """A run with a batch of subcalls and an error, made by the library; its id."""
-    """A run with a batch of subcalls and an error, made by the library."""
     code = "replies = llm_batch(['one ' + P, 'two ' + P])\nprint(replies)\n1 / 0"
     script = [f"I ask.\n```python\n{code}\n```", "FINAL: done"]
     adapter = FakeAdapter(script, model="root")

@@ -26,6 +26,7 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     VariableRead,
 )
@@ -136,6 +137,7 @@ SAMPLES: tuple[Event, ...] = (
     VariableRead(frame=ROOT, call_id=CallId("0.r1"), name="x", error="gone", names=("y", "z")),
     GuardTripped(frame=ROOT, guard="min_steps", reason="Look again."),
     LimitReached(frame=ROOT, limit="max_steps", allowed=8, used=8.5),
+    RunResumed(options=started().options, on_uncertain="fail", environment={"python": "3.12"}),
     Cancelled(reason="Ctrl-C", frame=FrameId("0.1")),
     RunFinished(status="partial", output="42", limit="max_steps", error="late"),
 )

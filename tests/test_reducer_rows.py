@@ -19,6 +19,7 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     VariableRead,
 )
@@ -391,6 +392,115 @@ def test_closing_ends_when_the_budget_went_while_its_call_waited():
     assert "0.1" not in after.frames
 
 
+# -- going on --------------------------------------------------------------------------------------
+
+
+def test_live_frames_go_on_with_uncertain_calls_made_again(running: Machine):
+    running.pause("a", "b")
+    running.reply("A", "0.1")
+    effects = running.send(RunResumed())
+    assert kinds(effects) == ["CallModel 0.2"]
+    assert names(running.commits[-1]) == ["RunResumed", "EffectStarted"]
+    assert running.state.uncertain == 1
+
+
+def test_uncertain_calls_fail_when_that_was_asked(running: Machine):
+    running.pause("a", "b")
+    running.reply("A", "0.1")
+    (resumed,) = running.send(RunResumed(on_uncertain="fail"))
+    assert [outcome.kind for outcome in resumed.outcomes] == ["text", "error"]
+    assert "may have been paid for" in resumed.outcomes[1].text
+    assert names(running.commits[-1]) == ["RunResumed", "ModelFailed"]
+
+
+def test_an_uncertain_turn_that_must_fail_ends_the_run_and_can_be_asked_again(machine: Machine):
+    machine.send(RunResumed(on_uncertain="fail"))
+    assert (machine.state.status, machine.state.cause) == ("failed", "uncertain")
+    assert kinds(machine.send(RunResumed())) == ["CallModel 0.m2"]
+
+
+def test_a_cell_that_was_running_is_run_again(running: Machine):
+    assert kinds(running.send(RunResumed())) == ["RunCode 0.c1"]
+
+
+def test_a_cell_that_was_resumed_is_resumed_again(running: Machine):
+    running.pause("a")
+    running.reply("A", "0.1")
+    (again,) = running.send(RunResumed())
+    assert [outcome.text for outcome in again.outcomes] == ["A"]
+
+
+def test_a_variable_that_was_being_read_is_read_again(reading: Machine):
+    assert kinds(reading.send(RunResumed())) == ["ReadVariable 0.r1"]
+
+
+def test_a_closing_call_is_made_again(closing: Machine):
+    assert kinds(closing.send(RunResumed())) == ["CallModel 0.m2"]
+
+
+def test_a_cancelled_run_goes_on_where_it_was(running: Machine):
+    running.pause("a", "b")
+    running.cancel()
+    assert kinds(running.send(RunResumed())) == ["CallModel 0.1", "CallModel 0.2"]
+    assert running.state.status == "running"
+
+
+def test_a_turn_that_failed_is_asked_again_and_not_used_up():
+    machine = Machine()
+    machine.start(policy=Policy(max_steps=1))
+    asked = machine.call().prompt
+    machine.fail(error="auth")
+    (again,) = machine.send(RunResumed())
+    assert (again.call_id, again.prompt) == ("0.m2", asked)
+    assert machine.state.spent.steps == 1
+    machine.reply("FINAL: 42")
+    assert machine.state.status == "finished"
+
+
+def test_a_run_that_gave_up_is_told_why_and_asked_again():
+    machine = Machine()
+    machine.start(invalid_response_limit=1)
+    machine.reply("Hm.")
+    assert kinds(machine.send(RunResumed())) == ["CallModel 0.m2"]
+    assert machine.frame().invalid == 0
+    assert machine.frame().messages[-1].role == "user"
+
+
+def test_a_cell_without_a_repl_is_run_again(running: Machine):
+    running.repl_fails()
+    assert kinds(running.send(RunResumed())) == ["RunCode 0.c1"]
+
+
+def test_a_read_without_a_repl_is_done_again(reading: Machine):
+    reading.repl_fails()
+    assert kinds(reading.send(RunResumed())) == ["ReadVariable 0.r2"]
+
+
+def test_a_partial_run_goes_on_under_a_larger_policy(closing: Machine):
+    closing.reply("FINAL: 8")
+    (asked,) = closing.send(RunResumed(options=Options(policy=Policy(max_steps=5))))
+    assert asked.call_id == "0.m3"
+    assert "limit was raised" in closing.frame().messages[-1].content
+    closing.reply("FINAL: 9")
+    assert (closing.state.status, closing.state.output) == ("finished", "9")
+
+
+def test_a_run_that_a_limit_failed_goes_on_under_a_larger_policy():
+    machine = Machine()
+    machine.start(policy=Policy(max_steps=1, on_limit="raise"))
+    machine.reply(code("print(7)"))
+    machine.ran("7\n")
+    effects = machine.send(RunResumed(options=Options(policy=Policy(max_steps=2))))
+    assert kinds(effects) == ["CallModel 0.m2"]
+    assert "7" in machine.frame().messages[-1].content
+
+
+def test_a_finished_run_can_not_go_on(machine: Machine):
+    machine.reply("FINAL: 42")
+    with pytest.raises(IllegalEvent, match="finished"):
+        step(machine.state, RunResumed())
+
+
 # -- recursion ------------------------------------------------------------------------------------
 
 
@@ -528,6 +638,7 @@ EXAMPLES = {
     VariableRead: VariableRead(frame="0", call_id="0.r1", name="x", text="1"),
     GuardTripped: GuardTripped(frame="0", guard="empty", reason="say something"),
     LimitReached: LimitReached(frame="0", limit="max_steps", allowed=1, used=2),
+    RunResumed: RunResumed(),
     Cancelled: Cancelled(reason="enough"),
     RunFinished: RunFinished(status="finished"),
 }

@@ -8,14 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effects.log.base import EventLog, Logged, RunInfo
+    from effects.log.base import EventLog, Lease, Logged, RunInfo
     from effects.log.reading import RunCheck
     from effects.log.sqlite import SqliteLog
 
-__all__ = ["EventLog", "Logged", "RunCheck", "RunInfo", "SqliteLog"]
+__all__ = ["EventLog", "Lease", "Logged", "RunCheck", "RunInfo", "SqliteLog"]
 
 _HOMES = {
     "EventLog": "effects.log.base",
+    "Lease": "effects.log.base",
     "Logged": "effects.log.base",
     "RunInfo": "effects.log.base",
     "RunCheck": "effects.log.reading",

@@ -1,8 +1,8 @@
 """What an event log is to the interpreter: append-only streams of events, one per run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from rlm_fsm.event import Event, Status
 from rlm_fsm.ids import RunId
@@ -23,6 +23,10 @@ class RunInfo:
     """Number of events; the sequence number of the last one."""
     output: str | None = None
     """The answer, once there is one."""
+    parent: RunId | None = None
+    """A fork: the run that it shares its beginning with."""
+    parent_seq: int | None = None
+    """The last event that a fork shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,31 @@ class Logged:
     at: str
     """When it was appended; UTC, ISO 8601. For people: the core never sees it."""
     event: Event
+
+
+class Lease:
+    """One leader's hold on a run, from `EventLog.lead`. A context manager: leaving it releases."""
+
+    __slots__ = ("_release", "generation", "run_id")
+
+    def __init__(self, run_id: RunId, generation: int, release: Callable[[RunId], None]) -> None:
+        self.run_id = run_id
+        self.generation = generation
+        """How many leaders the run has had, this one included. Whoever led it before can't append
+        to it any more."""
+        self._release: Callable[[RunId], None] | None = release
+
+    def release(self) -> None:
+        """Let another lead the run. Safe to call twice."""
+        release, self._release = self._release, None
+        if release is not None:
+            release(self.run_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
 
 class EventLog(Protocol):
@@ -48,7 +77,28 @@ class EventLog(Protocol):
         """Append events to a run in one transaction and return the new last sequence number.
 
         `expected_seq` is the last sequence number that the caller knows (0 starts a run, whose
-        first event must be `RunStarted`). Raises `LogConflict` when the log's is another.
+        first event must be `RunStarted`). Raises `LogConflict` when the log's is another, and
+        `RunBusy` when this log leads the run and another has taken it over since.
+        """
+        ...
+
+    def lead(self, run_id: RunId) -> Lease:
+        """Become the one that works on a run, which may yet have to begin.
+
+        To be had before anything is spent, and kept while appending. It ends with `Lease.release`,
+        `close`, or the process. Raises `RunBusy` at once when somebody else leads the run; nothing
+        was changed then. An append needs no lease: without one it is only checked that nothing was
+        appended meanwhile, which protects the history but not the purse.
+        """
+        ...
+
+    def fork(self, run_id: RunId, parent_run_id: RunId, at: int) -> None:
+        """Begin a run that shares the events of another up to number `at`, included.
+
+        Nothing is copied. `load` gives the shared events, then the run's own, and `append`
+        continues at `expected_seq == at`; with 0 nothing is shared, and the run begins with its own
+        `RunStarted`. Raises `RunNotFound` for an unknown parent, `UsageError` when it has no event
+        `at`, `LogConflict` when there is a run of that name, and `LogCorrupt`.
         """
         ...
 
