@@ -121,17 +121,31 @@ def environment(wanted: str | None = None) -> Path:
 
     `wanted` is the interpreter to make it with. Raises `PeerUnavailable`.
     """
+    python, group, made = _FOLDER / "bin" / "python", _group(), _made()
+    running = sys.version_info[:2]
+    if made is not None and wanted is None and made["group"] == group and running < LEAST_PYTHON:
+        return python  # this Python could not make it, and need not
     base, number = _interpreter(wanted)
-    made_from = {"python": str(base), "version": number, "group": _group()}
-    python = _FOLDER / "bin" / "python"
-    if _MARK.exists() and json.loads(_MARK.read_text("utf-8")) == made_from and python.exists():
+    wants = {"python": str(base), "version": number, "group": group}
+    if made == wants:
         return python
     print(f"making the peer's environment in {_FOLDER} (once) ...", file=sys.stderr, flush=True)
     _do([str(base), "-m", "venv", "--clear", str(_FOLDER)])
     _do([str(python), "-m", "pip", "install", "--quiet", PIP])
     _do([str(python), "-m", "pip", "install", "--quiet", "--group", f"{_PROJECT}:{GROUP}"])
-    _MARK.write_text(json.dumps(made_from), "utf-8")
+    _MARK.write_text(json.dumps(wants), "utf-8")
     return python
+
+
+def _made() -> dict[str, Any] | None:
+    """What the environment that is there was made from; None when there is no whole one."""
+    if not (_FOLDER / "bin" / "python").exists():
+        return None
+    try:
+        made: dict[str, Any] = json.loads(_MARK.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return made
 
 
 def _group() -> list[str]:
@@ -189,4 +203,6 @@ def _do(command: list[str]) -> None:
         raise PeerUnavailable(f"the peer's environment can't be made: {error}") from error
     if done.returncode:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
-        raise PeerUnavailable(f"the peer's environment can't be made: {command[3:]}:\n{last}")
+        raise PeerUnavailable(
+            f"the peer's environment can't be made: {' '.join(command[1:])}\n{last}"
+        )

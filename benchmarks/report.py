@@ -42,10 +42,10 @@ def show_machine(to: Console, facts: dict[str, Any]) -> None:
     )
     if facts["peer"]:
         to.print(f"peer: {facts['peer']} on Python {facts['peer_python']}")
-    if facts["load_before"] > 0.3 * (facts["cores"] or 1):
+    if facts["load_before"] > 0.5 * (facts["cores"] or 1):
         to.print(
             f"[yellow]The machine is busy (load {facts['load_before']:.1f}): trust minima only, "
-            "and commits not at all.[/]"
+            "and commits least.[/]"
         )
     if facts["log_filesystem"] in ("tmpfs", "ramfs"):
         to.print("[yellow]The logs are in memory: durable figures say nothing.[/]")

@@ -34,6 +34,8 @@ class Reading:
     names: list[str] = field(default_factory=list[str])
     texts: list[str] = field(default_factory=list[str])
     """One for each name."""
+    paths: list[str] = field(default_factory=list[str])
+    """Where each was read, absolute: how it is found again."""
     problems: list[str] = field(default_factory=list[str])
     """What `check` raises, as ``path: reason``."""
     skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -91,6 +93,7 @@ class Reading:
                 return
             self.texts.append(_decoded(path.read_bytes(), self.encoding))
             self.names.append(name)
+            self.paths.append(os.path.abspath(path))
         except (_NoText, UnicodeError) as error:
             self._badly_encoded |= isinstance(error, UnicodeError)
             self._no_text(name, _reason(error, self.encoding), lenient)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from effects._files import Reading
 from effects.repls._text import TextView
@@ -29,11 +29,19 @@ _ACCEPTED = (
 )
 
 
+class Files(NamedTuple):
+    """Where the documents of a context were read."""
+
+    paths: tuple[str, ...]
+    """Absolute, one for each document."""
+    encoding: str
+
+
 class Context:
     """A text or a list of documents. Make one with `from_text`, `from_documents`, `from_files`,
     `from_dir` or `of`."""
 
-    __slots__ = ("_digest", "_skipped", "_source", "_view")
+    __slots__ = ("_digest", "_files", "_skipped", "_source", "_view")
 
     def __init__(
         self,
@@ -41,12 +49,14 @@ class Context:
         *,
         source: str = "text",
         skipped: Sequence[tuple[str, str]] = (),
+        files: "Files | None" = None,
     ) -> None:
-        """`source` is ``text`` or ``files``."""
+        """`source` is ``text`` or ``files``; `files` says where those were read."""
         self._view = view
         self._source = source
         self._skipped = tuple(skipped)
         self._digest = ""
+        self._files = files
 
     @classmethod
     def from_text(cls, text: str) -> "Context":
@@ -144,7 +154,22 @@ class Context:
     def _of_reading(cls, reading: Reading) -> "Context":
         reading.check()
         view = _joined(reading.texts, SEPARATOR, reading.names)
-        return cls(view, source="files", skipped=reading.skipped)
+        files = Files(tuple(reading.paths), reading.encoding)
+        return cls(view, source="files", skipped=reading.skipped, files=files)
+
+    @classmethod
+    def reopened(cls, files: "Files", names: Sequence[str]) -> "Context":
+        """A context of files read again, under the names that they had.
+
+        `UsageError` names what is missing or unreadable. Whether the texts are what they were is
+        for the caller to see, by `digest`.
+        """
+        reading = Reading(files.encoding)
+        for path in files.paths:
+            reading.read_files(Path(path))
+        reading.check()
+        view = _joined(reading.texts, SEPARATOR, names)
+        return cls(view, source="files", files=files)
 
     @property
     def view(self) -> TextView:
@@ -170,6 +195,11 @@ class Context:
     def names(self) -> tuple[str, ...] | None:
         """A name per document (of files: their paths), or None."""
         return self._view.names
+
+    @property
+    def files(self) -> "Files | None":
+        """Where its documents were read, for a context of files."""
+        return self._files
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,8 @@ It knows how to perform effects and nothing else: what is done next is the reduc
    leaves `drive` is a fault of the log or of ours.
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
 4. Resources follow the state: a frame has a REPL from its first cell until the frame is gone.
-   Opening one is free and repeatable, so it is no effect.
+   Opening one is free and repeatable, so it is no effect; neither is bringing one back after a
+   resume, by running the recorded cells again (`sessions`).
 5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
    stopped, and the cancellation goes on to the caller.
 """
@@ -17,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from effects.calling import call_model
 from effects.context import Context
 from effects.log.base import EventLog
 from effects.repls.base import Paused, Repl, ReplUnavailable
+from effects.sessions import OnChangedOutput, bring_back
 from rlm_fsm import history
+from rlm_fsm.cells import Recorder
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import (
     Cancelled,
@@ -39,8 +42,9 @@ from rlm_fsm.event import (
     ReplFailed,
     VariableRead,
 )
-from rlm_fsm.fold import advance
+from rlm_fsm.fold import advance, pending
 from rlm_fsm.ids import ROOT, FrameId, RunId
+from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
 from rlm_fsm.values import CodeResult, text_hash
 
@@ -65,6 +69,10 @@ class Listener(Protocol):
         ...
 
 
+def _no_sessions(_: Context) -> Repl:
+    raise ReplUnavailable("no REPL backend was chosen")
+
+
 @dataclass(kw_only=True)
 class Interpreter:
     """Performs one run."""
@@ -73,13 +81,17 @@ class Interpreter:
     log: EventLog
     adapters: Mapping[str, ModelAdapter]
     """By name; ``root`` and ``subcall`` are always there."""
-    context: Context
-    open_repl: Callable[[Context], Repl]
+    context: Context = field(default_factory=lambda: Context.from_text(""))
+    """What the root works on; set before `drive`."""
+    open_repl: Callable[[Context], Repl] = field(default=_no_sessions)
+    """What opens a session over a context; set before `drive`."""
     listeners: Sequence[Listener] = ()
     clock: Callable[[], float] = time.monotonic
     """Seconds that only ever rise."""
     events: list[Event] | None = None
     """If a list is given, every event is kept in it as well."""
+    on_changed_output: OnChangedOutput = "raise"
+    """See `sessions`."""
 
     state: RunState = INITIAL
     _began: float = 0.0
@@ -87,6 +99,8 @@ class Interpreter:
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _repls: dict[FrameId, Repl] = field(default_factory=dict[FrameId, Repl])
+    _recorder: Recorder = field(default_factory=Recorder)
+    """Cells of sessions that are to be brought back when they are first needed."""
     _warm: asyncio.Task[None] | None = None
     _texts: dict[str, str] = field(default_factory=dict[str, str])
     _sent: dict[FrameId, list[dict[str, str]]] = field(
@@ -95,11 +109,23 @@ class Interpreter:
     _threads: ThreadPoolExecutor | None = None
     _crash: BaseException | None = None
 
-    async def drive(self, first: Event) -> RunState:
-        """Append `first` and go on until the run is over; the last state."""
+    def restore(self, logged: Iterable[Event]) -> None:
+        """Fold what the log holds of the run, before `drive`."""
+        for event in logged:
+            self.state, effects = step(self.state, event)
+            self._recorder.take(self.state, event, effects)
+            self._remember_texts(event)
+            if self.events is not None:
+                self.events.append(event)
+
+    async def drive(self, *first: Event) -> RunState:
+        """Append `first` and go on until the run is over; the last state.
+
+        Without an event to append, the effects that the state owes are performed.
+        """
         self._began = self.clock() - self.state.spent.seconds
         try:
-            effects = self._commit([first])
+            effects = self._commit(first) if first else pending(self.state)
             self._warm_up()
             while not self.state.is_over:
                 effects = self._commit(await self._perform_all(effects))
@@ -135,14 +161,17 @@ class Interpreter:
     def _remember(self, batch: Sequence[Event]) -> None:
         """Keep the prompts of host calls by content: effects name them by hash."""
         for event in batch:
-            if isinstance(event, CodePaused):
-                for call in event.calls:
-                    self._texts[text_hash(call.prompt)] = call.prompt
-            elif isinstance(event, CodeExecuted) and event.frame == ROOT:
-                self._texts.clear()  # no call and no sub-run outlives the root's cell
+            self._remember_texts(event)
         for frame in [frame for frame in self._repls if frame not in self.state.frames]:
             self._spawn(self._close_repl(self._repls.pop(frame)))
             self._sent.pop(frame, None)
+
+    def _remember_texts(self, event: Event) -> None:
+        if isinstance(event, CodePaused):
+            for call in event.calls:
+                self._texts[text_hash(call.prompt)] = call.prompt
+        elif isinstance(event, CodeExecuted) and event.frame == ROOT:
+            self._texts.clear()  # no call and no sub-run outlives the root's cell
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -289,6 +318,9 @@ class Interpreter:
             if frame_id != ROOT and frame.context is not None:
                 context = Context.from_text(self._texts[frame.context.digest])
             repl = self._repls[frame_id] = self.open_repl(context)
+        recorded = self._recorder.cells.pop(frame_id, None)
+        if recorded:
+            await bring_back(repl, recorded, run_id=self.run_id, on_changed=self.on_changed_output)
         return repl
 
     async def _close_repl(self, repl: Repl) -> None:

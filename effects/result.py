@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from rlm_fsm.trace import Trace, trace
-
 from rlm_fsm.event import Event, Status
 from rlm_fsm.ids import RunId
 from rlm_fsm.state import RunState
+from rlm_fsm.trace import Trace, trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +30,8 @@ class RunUsage:
     """True when a provider did not report the usage of some call."""
     seconds: float
     """Seconds of work on the run."""
+    uncertain_calls: int
+    """Calls that were in flight when the run stopped: each may have been paid for twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def usage_of(state: RunState) -> RunUsage:
         reasoning_tokens=usage.reasoning_tokens,
         estimated=usage.estimated,
         seconds=spent.seconds,
+        uncertain_calls=state.uncertain,
     )
 
 

@@ -34,6 +34,7 @@ from rlm_fsm.errors import (
     ReplayDiverged,
     ReplError,
     RLMError,
+    RunBusy,
     RunError,
     RunNotFound,
     UsageError,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from effects.adapters.base import AdapterError, ModelAdapter
     from effects.adapters.fake import FakeAdapter, FakeRule
     from effects.adapters.openai_compat import OpenAICompatAdapter
-    from effects.api import RLM, arun, run, runs
+    from effects.api import RLM, arun, fork, replay, resume, run, runs
     from effects.context import Context
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 _SHELL = {
     "RLM": "effects.api",
     "arun": "effects.api",
+    "fork": "effects.api",
+    "replay": "effects.api",
+    "resume": "effects.api",
     "run": "effects.api",
     "runs": "effects.api",
     "Context": "effects.context",
@@ -114,6 +118,7 @@ __all__ = [
     "ReplError",
     "ReplLimits",
     "ReplayDiverged",
+    "RunBusy",
     "RunError",
     "RunInfo",
     "RunNotFound",
@@ -128,7 +133,10 @@ __all__ = [
     "__version__",
     "arun",
     "fold",
+    "fork",
     "pending",
+    "replay",
+    "resume",
     "run",
     "runs",
     "state_at",

@@ -13,7 +13,7 @@ from rlm_fsm.effect import Effect, ResumeCode, RunCode
 from rlm_fsm.event import CodeExecuted, CodePaused, Event
 from rlm_fsm.ids import FrameId
 from rlm_fsm.state import RunState
-from rlm_fsm.values import HostCall, Outcome
+from rlm_fsm.values import ContextInfo, HostCall, Outcome
 
 
 @dataclass(slots=True)
@@ -45,9 +45,13 @@ class RecordedCell:
 class Recorder:
     """The cells of the open frames. `take` every event of a run, in order."""
 
+    keeps_closed: bool = False
+    """Whether the cells of frames that have ended are kept too."""
     cells: dict[FrameId, list[RecordedCell]] = field(
         default_factory=dict[FrameId, list[RecordedCell]]
     )
+    contexts: dict[FrameId, ContextInfo] = field(default_factory=dict[FrameId, ContextInfo])
+    """What the frames of `cells` work on."""
 
     def take(self, state: RunState, event: Event, effects: tuple[Effect, ...]) -> None:
         """Note one step: the state after it, the event, and what it caused."""
@@ -58,18 +62,21 @@ class Recorder:
             self._end(event, state.seq)
         for effect in effects:
             if isinstance(effect, RunCode):
-                self._begin(effect)
+                self._begin(effect, state)
             elif isinstance(effect, ResumeCode):
                 self.cells[effect.frame][-1].pauses[-1].outcomes = effect.outcomes
-        if len(self.cells) > len(state.frames):
+        if not self.keeps_closed and len(self.cells) > len(state.frames):
             self.cells = {name: c for name, c in self.cells.items() if name in state.frames}
 
-    def _begin(self, effect: RunCode) -> None:
+    def _begin(self, effect: RunCode, state: RunState) -> None:
         """A cell starts; one that was started before, and did not get far, starts again."""
         cells = self.cells.setdefault(effect.frame, [])
         if cells and cells[-1].end is None:
             cells.pop()
         cells.append(RecordedCell(effect.code, effect.watch))
+        context = state.frames[effect.frame].context
+        if context is not None:
+            self.contexts[effect.frame] = context
 
     def _end(self, event: CodeExecuted, seq: int) -> None:
         if event.repl_lost:

@@ -191,6 +191,9 @@ class RunResumed:
     """The options from here on, when they changed; None: as they were."""
     on_uncertain: OnUncertain = "retry"
     """What becomes of calls that were in flight when the run stopped."""
+    is_fork: bool = False
+    """True at the beginning of a fork: calls in flight at that point are the other run's, and
+    none is uncertain."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """What runs it now, as in `RunStarted`."""
     frame: FrameId = ROOT

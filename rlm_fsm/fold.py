@@ -7,7 +7,7 @@ what it derives, a fold that succeeds has also shown that the log says what the 
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rlm_fsm.effect import Effect, Record
@@ -63,6 +63,17 @@ def state_at(events: Iterable[Event], seq: int) -> RunState:
             break
         state, _ = step(state, event)
     return state
+
+
+def last_boundary(events: Sequence[Event]) -> int:
+    """How many of these events stand before the last commit that is not whole; all of them, when
+    it is."""
+    state, boundary = INITIAL, 0
+    for event in events:
+        state, _ = step(state, event)
+        if not state.owed:
+            boundary = state.seq
+    return boundary
 
 
 def pending(state: RunState) -> tuple[Effect, ...]:

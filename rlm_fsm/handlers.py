@@ -256,7 +256,8 @@ def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
     calls_in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
     state = _going_on(state, frame, event)
     cells = frames.under_way(state)
-    state = evolve(state, uncertain=state.uncertain + len(calls_in_flight))
+    if not event.is_fork:
+        state = evolve(state, uncertain=state.uncertain + len(calls_in_flight))
     if event.on_uncertain == "fail":
         lost = tuple(Record(event=calls.lost(call)) for call in calls_in_flight)
         return _then_pump((state, (*lost, *cells)))

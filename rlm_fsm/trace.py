@@ -206,9 +206,9 @@ class _Projection:
                 self._guarded(frame, event.limit, told)
                 frame.news.append(f"limit reached: {event.limit}")
                 frame.is_closing = True
-            case Cancelled() | RunResumed():
+            case Cancelled():
                 self._guarded(frame, "cancelled", event.reason)
-            case EffectStarted() | RunFinished():
+            case EffectStarted() | RunResumed() | RunFinished():
                 pass
 
     def _open(self, frame_id: FrameId) -> _Frame:

@@ -7,10 +7,10 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from effects.api import RLM
 from effects.commands.terminal import Terminal
 from effects.context import Context
 from effects.result import usage_of
+from effects.rlm import RLM
 from rlm_fsm.errors import LogError, RunError
 from rlm_fsm.event import Status
 from rlm_fsm.state import RunState

@@ -33,11 +33,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def demo(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Show a run; the exit code is 1 when its answer isn't the planted one."""
-    from effects.api import RLM, log_target
     from effects.commands.conclude import FAILED, perform, report
     from effects.commands.run import silent_logger
     from effects.context import Context
     from effects.demo import is_right, make_haystack, root_model, sub_model
+    from effects.rlm import RLM, log_target
     from effects.settings import read_settings
 
     terminal = Terminal(arguments)

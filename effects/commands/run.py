@@ -149,8 +149,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Answer a question; the exit code. Raises `UsageError` before anything is started."""
-    from effects.api import RLM, log_target
     from effects.commands.conclude import perform, report
+    from effects.rlm import RLM, log_target
     from effects.settings import read_settings
 
     terminal = Terminal(arguments)

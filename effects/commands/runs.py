@@ -48,7 +48,8 @@ def add_show_arguments(parser: ArgumentParser) -> None:
 
 def list_runs(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Print the runs of a log, newest first; the exit code."""
-    from effects.api import log_target, runs
+    from effects.api import runs
+    from effects.rlm import log_target
 
     terminal = Terminal(arguments)
     found = runs(arguments.log)
@@ -70,8 +71,8 @@ def list_runs(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Print the steps of a run; the exit code is 1 for a damaged one."""
-    from effects.api import log_target
     from effects.result import usage_of
+    from effects.rlm import log_target
     from rlm_fsm.trace import trace
 
     terminal = Terminal(arguments)
@@ -118,7 +119,7 @@ class _Record:
 
 def _read(log: str, name: str) -> _Record:
     """The run that a name means, up to its end or its first damage."""
-    from effects.api import open_log
+    from effects.jobs import open_log
     from rlm_fsm.reducer import step
 
     if log != ":memory:" and not Path(log).exists():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effects.log.base import EventLog, Lease, Logged, RunInfo
-    from effects.log.reading import RunCheck
+    from effects.log.checking import RunCheck
     from effects.log.sqlite import SqliteLog
 
 __all__ = ["EventLog", "Lease", "Logged", "RunCheck", "RunInfo", "SqliteLog"]
@@ -19,7 +19,7 @@ _HOMES = {
     "Lease": "effects.log.base",
     "Logged": "effects.log.base",
     "RunInfo": "effects.log.base",
-    "RunCheck": "effects.log.reading",
+    "RunCheck": "effects.log.checking",
     "SqliteLog": "effects.log.sqlite",
 }
 

@@ -28,8 +28,13 @@ _PRAGMAS = (
 
 
 def heads_path(path: str) -> str | None:
-    """Where the head file of a log is, see `heads`."""
-    return None if path == MEMORY else path + "-heads"
+    """Where the head file of a log is, see `heads`: beside the real file, as SQLite's own are."""
+    return None if path == MEMORY else os.path.realpath(path) + "-heads"
+
+
+def locks_path(path: str) -> str | None:
+    """What the names of the lock files of a log begin with, see `locks`."""
+    return None if path == MEMORY else os.path.realpath(path)
 
 
 def connect(path: str, heads: HeadFile, *, synchronous: str) -> sqlite3.Connection:

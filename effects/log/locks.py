@@ -62,17 +62,22 @@ class RunLocks:
         self._way: _Way | None = None
         _open.add(self)
 
-    def take(self, run_id: str) -> bool:
-        """Lock a run; False when it is locked already, here or elsewhere. Never waits.
+    def take(self, run_id: str) -> str | None:
+        """Lock a run. None when that worked, else in words who has it. Never waits.
 
         Raises `OSError` when the file can't be made.
         """
         if run_id in self._held:
-            return False
+            return "this very log object"
         if self._path is not None and not self._take(self._path, run_id):
-            return False
+            assert self._way is not None
+            holder = self._way.holder(run_id)
+            self._tidy()
+            if holder == os.getpid():
+                return "another log object of this process"
+            return "another process" if holder is None else f"process {holder}"
         self._held.add(run_id)
-        return True
+        return None
 
     def drop(self, run_id: str) -> None:
         """Free a run. Safe to call twice."""
@@ -80,14 +85,7 @@ class RunLocks:
             self._held.remove(run_id)
             if self._way is not None:
                 self._way.drop(run_id)
-        if not self._held:
-            self.close()
-
-    def holder(self, run_id: str) -> int | None:
-        """The process that leads a run which can't be had, if it left its name."""
-        if run_id in self._held:
-            return os.getpid()
-        return None if self._way is None else self._way.holder(run_id)
+            self._tidy()
 
     def close(self) -> None:
         """Free all runs. Safe to call twice."""
@@ -104,7 +102,11 @@ class RunLocks:
             self._way = None
 
     def __del__(self) -> None:
-        self.forget()  # A log that was forgotten keeps no run.
+        self.forget()  # A log that nobody closed keeps no run.
+
+    def _tidy(self) -> None:
+        if not self._held:
+            self.forget()
 
     def _take(self, path: str, run_id: str) -> bool:
         if self._way is None:
@@ -112,9 +114,10 @@ class RunLocks:
         try:
             return self._way.take(run_id)
         except OSError as error:
-            if not isinstance(self._way, _BytePerRun) or error.errno not in _UNSUPPORTED:
+            is_unsupported = error.errno in _UNSUPPORTED and isinstance(self._way, _BytePerRun)
+            self._tidy()
+            if not is_unsupported:
                 raise
-        self._way.close()
         self._way = _FilePerRun(path)
         return self._way.take(run_id)
 
@@ -148,9 +151,7 @@ class _BytePerRun:
 
     def _set(self, kind: int, run_id: str) -> None:
         start = _FIRST_BYTE + int(_digest(run_id)[:14], 16)
-        fcntl.fcntl(
-            self._file, self._set_lock, struct.pack(_FLOCK, kind, os.SEEK_SET, start, 1, 0)
-        )
+        fcntl.fcntl(self._file, self._set_lock, struct.pack(_FLOCK, kind, os.SEEK_SET, start, 1, 0))
 
     def _name(self, run_id: str, line: bytes) -> None:
         try:
@@ -186,8 +187,10 @@ class _FilePerRun:
                 raise
 
     def drop(self, run_id: str) -> None:
-        os.unlink(self._path(run_id))
-        os.close(self._files.pop(run_id))
+        path, file = self._path(run_id), self._files.pop(run_id)
+        if _is_file_at(file, path):
+            os.unlink(path)
+        os.close(file)
 
     def holder(self, run_id: str) -> int | None:
         try:

@@ -10,8 +10,9 @@ from typing import Final
 
 from effects.log.base import Logged
 from effects.log.chain import GENESIS, Row, problem_of
-from effects.log.faults import SQLITE_ERRORS, SqliteError, log_error
+from effects.log.faults import SQLITE_ERRORS, log_error
 from effects.log.heads import Head
+from effects.log.stored import Stored
 from rlm_fsm.codec import decode
 from rlm_fsm.errors import LogCorrupt, LogNewer
 from rlm_fsm.ids import RunId
@@ -27,43 +28,72 @@ class Found:
     run_id: RunId
     until: int | None
     """The last event asked for; None for all."""
-    rows: list[Row]
+    stored: Stored
     head: Head
     """The run's head in the database."""
     noted: Head | None
     """The run's head in the head file, if it is known."""
-    damage: SqliteError | None
-    """What stopped the database from giving more rows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCheck:
-    """What `SqliteLog.verify` found of one run."""
-
-    run_id: RunId
-    events: int
-    """Events that are good, from the first one on."""
-    problem: str | None
-    """What is wrong, with what to do; None for a sound run."""
+    heads_path: str | None
 
 
 def events_of(found: Found, blob: Callable[[str], str]) -> Iterator[Logged]:
     """The events, each checked before it is given. Raises `LogCorrupt` and `LogNewer`."""
-    seq, prev_hash, noted_hash = 0, GENESIS, None
-    for row in found.rows:
-        problem = problem_of(row, found.run_id, seq + 1, prev_hash)
-        if problem is not None:
-            raise _corrupt(found, problem, seq)
-        logged = _decoded(found, row, blob)
-        seq, prev_hash = row.seq, row.hash
-        if found.noted is not None and seq == found.noted.seq:
-            noted_hash = row.hash
-        yield logged
-    if found.damage is not None:
-        raise log_error(
-            found.damage, found.path, run_id=found.run_id, last_good_seq=seq
-        ) from found.damage
-    _check_end(found, seq, prev_hash, noted_hash)
+    _check_before(found)
+    _check_noted(found)
+    sound, problem = _sound_rows(found)
+    for row in sound:
+        yield _decoded(found, row, blob)
+    seq = len(sound)
+    if problem is not None:
+        raise _corrupt(found, problem, seq)
+    damage = found.stored.damage
+    if damage is not None:
+        raise log_error(damage, found.path, run_id=found.run_id, last_good_seq=seq) from damage
+    _check_end(found, seq, found.stored.last_hash)
+
+
+def lost(path: str, run_id: str, reason: str) -> LogCorrupt:
+    """The error for a run that was here and isn't any more."""
+    return LogCorrupt(
+        f"{path}: run {run_id} is lost: {reason}. Restore the log from a copy.",
+        path=path,
+        run_id=run_id,
+    )
+
+
+def _check_before(found: Found) -> None:
+    """Whether the run's own row makes sense."""
+    if type(found.head.seq) is not int:
+        raise _corrupt(found, "the list of runs gives no length for it", 0)
+    if found.stored.problem is not None:
+        raise _corrupt(found, found.stored.problem, 0)
+
+
+def _sound_rows(found: Found) -> tuple[list[Row], str | None]:
+    """The rows up to the first that doesn't follow from those before, and what is wrong with it."""
+    sound: list[Row] = []
+    prev_hash = GENESIS
+    for owner, rows in found.stored.parts:
+        for row in rows:
+            problem = problem_of(row, owner, len(sound) + 1, prev_hash)
+            if problem is not None:
+                return sound, problem
+            sound.append(row)
+            prev_hash = row.hash
+    return sound, None
+
+
+def _check_noted(found: Found) -> None:
+    """Whether this is the history that the head file knows.
+
+    Looked at before anything is handed out: of a history that was replaced, nothing is good. An
+    event that is damaged itself is no sign of that; it is found in its place.
+    """
+    noted, row = found.noted, found.stored.noted
+    if noted is None or row is None or row.hash == noted.hash:
+        return
+    if problem_of(row, row.run_id, noted.seq, row.prev_hash) is None:
+        raise _corrupt(found, f"event {noted.seq} isn't the one that was first written", 0)
 
 
 def _decoded(found: Found, row: Row, blob: Callable[[str], str]) -> Logged:
@@ -80,7 +110,7 @@ def _decoded(found: Found, row: Row, blob: Callable[[str], str]) -> Logged:
     return Logged(seq=row.seq, at=row.at, event=event)
 
 
-def _check_end(found: Found, seq: int, last_hash: str, noted_hash: str | None) -> None:
+def _check_end(found: Found, seq: int, last_hash: str) -> None:
     """Whether the run ends where its two heads say."""
     head, noted, until = found.head, found.noted, found.until
     if seq < head.seq and (until is None or seq < until):
@@ -89,13 +119,11 @@ def _check_end(found: Found, seq: int, last_hash: str, noted_hash: str | None) -
         return
     if seq != head.seq or last_hash != head.hash:
         raise _corrupt(found, "its last event isn't the one that the list of runs names", seq)
-    if noted is None or (noted.seq <= seq and noted_hash == noted.hash):
+    if noted is None or noted.seq <= seq:
         return
-    if noted.seq <= seq:
-        raise _corrupt(found, f"event {noted.seq} isn't the one that was first written", seq)
     raise LogCorrupt(
         f"{found.path}: run {found.run_id} has lost its end: the log holds {seq} events, "
-        f"{found.path}-heads knows of {noted.seq}. Restore the log from a copy; or, to go on from "
+        f"{found.heads_path} knows of {noted.seq}. Restore the log from a copy; or, to go on from "
         f"event {seq} (after a power cut with durability='process', or when an older copy was put "
         "back on purpose), delete the -heads file.",
         path=found.path,

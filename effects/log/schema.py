@@ -1,4 +1,4 @@
-"""The database's tables, triggers and views; how a file is recognised, made and migrated.
+"""The database's tables and triggers; how a file is recognised, made and migrated.
 
 Rules:
 
@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from effects.log.views import VIEWS
 from rlm_fsm.errors import LogForeign, LogNewer
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _TABLES = (
   slot INTEGER PRIMARY KEY,   -- creation order, and the run's line in the head file
   run_id TEXT NOT NULL UNIQUE,
   parent_run_id TEXT REFERENCES runs(run_id),   -- a fork: the run it shares its beginning with,
-  parent_seq INTEGER,                           -- up to this event
+  parent_seq INTEGER,                           -- up to this event,
+  parent_hash TEXT,                             -- which has this hash
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL,
   schema_version INTEGER NOT NULL,   -- of the log when the run began
@@ -74,59 +76,6 @@ BEGIN SELECT RAISE(ABORT, '{table} can only be added to'); END"""
         for table in ("events", "blobs")
         for verb in ("UPDATE", "DELETE")
     ),
-)
-
-_VIEWS = (
-    # What a person reads, one row per step: the outcome's main text, short or long.
-    """CREATE VIEW v_steps AS
-SELECT s.run_id, s.seq, s.at, s.frame, s.call_id, s.kind,
-  CASE WHEN b.hash IS NULL THEN s.text WHEN b.encoding = 'utf-8' THEN CAST(b.data AS TEXT)
-    ELSE '(' || b.size || ' bytes, compressed: blob ' || b.hash || ')' END AS text,
-  s.calls, s.tokens, s.cost_usd, s.elapsed_s
-FROM (
-  SELECT *, json_extract(data, path) AS text, json_extract(data, path || '."$blob"') AS blob,
-    json_array_length(data, '$.calls') AS calls,
-    json_extract(data, '$.usage.total_tokens') AS tokens,
-    json_extract(data, '$.cost_usd') AS cost_usd,
-    json_extract(data, '$.elapsed_s') AS elapsed_s
-  FROM (
-    SELECT *, CASE kind WHEN 'RunStarted' THEN '$.query' WHEN 'ModelReplied' THEN '$.text'
-      WHEN 'CodePaused' THEN '$.calls[0].prompt' WHEN 'VariableRead' THEN '$.text'
-      WHEN 'CodeExecuted' THEN
-        CASE WHEN json_extract(data, '$.error.kind') IS NULL THEN '$.stdout'
-        ELSE '$.error.message' END
-      WHEN 'GuardTripped' THEN '$.reason' WHEN 'Cancelled' THEN '$.reason'
-      WHEN 'LimitReached' THEN '$.limit' WHEN 'RunFinished' THEN '$.output'
-      ELSE '$.message' END AS path
-    FROM events WHERE kind <> 'EffectStarted')
-) s LEFT JOIN blobs b ON b.hash = s.blob""",
-    # Paid calls: begun so often, and how each ended. `uncertain`: begun, no outcome in the log.
-    """CREATE VIEW v_calls AS
-SELECT i.run_id, i.frame, i.call_id, i.effect, i.begun, i.started_at,
-  o.at AS ended_at, coalesce(o.kind, 'uncertain') AS outcome,
-  json_extract(o.data, '$.model_id') AS model_id,
-  json_extract(o.data, '$.usage.prompt_tokens') AS prompt_tokens,
-  json_extract(o.data, '$.usage.completion_tokens') AS completion_tokens,
-  json_extract(o.data, '$.usage.total_tokens') AS total_tokens,
-  json_extract(o.data, '$.cost_usd') AS cost_usd,
-  json_extract(o.data, '$.elapsed_s') AS elapsed_s,
-  coalesce(json_extract(o.data, '$.cache_hit'), 0) AS cache_hit,
-  json_extract(o.data, '$.error') AS error
-FROM (
-  SELECT run_id, frame, call_id, json_extract(data, '$.effect') AS effect, count(*) AS begun,
-    min(at) AS started_at
-  FROM events WHERE kind = 'EffectStarted' GROUP BY run_id, call_id
-) i LEFT JOIN events o
-  ON o.run_id = i.run_id AND o.call_id = i.call_id AND o.kind IN ('ModelReplied', 'ModelFailed')""",
-    """CREATE VIEW v_costs AS
-SELECT r.run_id, r.query, r.status, count(c.call_id) AS calls,
-  coalesce(sum(c.outcome = 'ModelFailed'), 0) AS failed,
-  coalesce(sum(c.outcome = 'uncertain'), 0) AS uncertain,
-  coalesce(sum(c.prompt_tokens), 0) AS prompt_tokens,
-  coalesce(sum(c.completion_tokens), 0) AS completion_tokens,
-  coalesce(sum(c.total_tokens), 0) AS total_tokens,
-  sum(c.cost_usd) AS cost_usd, coalesce(sum(c.elapsed_s), 0) AS model_s
-FROM runs r LEFT JOIN v_calls c ON c.run_id = r.run_id GROUP BY r.slot""",
 )
 
 
@@ -180,7 +129,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _v1_tables(db: "Database") -> None:
-    for statement in (*_TABLES, *_TRIGGERS, *_VIEWS):
+    for statement in (*_TABLES, *_TRIGGERS, *VIEWS):
         db.conn.execute(statement)
 
 

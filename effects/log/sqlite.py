@@ -11,27 +11,42 @@ Rules:
 3. What is read is checked: the chain of hashes, gaps, every long text, the run's head, and the
    head file (see `heads`). The events before the damage are given, then `LogCorrupt` is raised.
 4. One connection per object, for one thread. Several objects, also in several processes, may use
-   one file; who leads a run is decided elsewhere.
-5. A closed log is one plain file, and its head file beside it.
+   one file. Who works on a run leads it (see `lead`): a lock that dies with the process keeps
+   others away before they spend anything, and a generation number in the run's row, compared in
+   every append of a leader, stops one that was taken for dead.
+5. A closed log is one plain file, and beside it its head file and, once a run was led, a file for
+   locks that may be deleted while no run is worked on.
+6. A fork shares rows with its parent: its first own event bears the hash of the last shared one.
 """
 
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from effects.log.base import Logged, RunInfo
+from effects.log.base import Lease, Logged, RunInfo
 from effects.log.blobs import pack, unpack
 from effects.log.chain import GENESIS, Row
-from effects.log.faults import SQLITE_ERRORS, SqliteError, log_error
-from effects.log.files import MEMORY, connect, heads_path
+from effects.log.checking import RunCheck, check_run
+from effects.log.faults import SQLITE_ERRORS, log_error
+from effects.log.files import MEMORY, connect, heads_path, locks_path
 from effects.log.heads import Head, HeadFile
-from effects.log.reading import Found, RunCheck, events_of
+from effects.log.locks import RunLocks
+from effects.log.reading import Found, events_of, lost
 from effects.log.schema import SCHEMA_VERSION
-from effects.log.writing import chained, check_order, showable, standing
+from effects.log.stored import (
+    Stored,
+    has_events,
+    ids_like,
+    orphans,
+    run_infos,
+    run_row,
+    stored_rows,
+)
+from effects.log.writing import chained, check_id, check_order, showable, standing
 from rlm_fsm.codec import Encoded, encode
-from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, RunNotFound, UsageError
+from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, RunBusy, RunNotFound, UsageError
 from rlm_fsm.event import Event, RunStarted
 from rlm_fsm.ids import RunId
 from rlm_fsm.values import text_hash
@@ -39,22 +54,19 @@ from rlm_fsm.values import text_hash
 Durability = Literal["disk", "process"]
 _SYNCHRONOUS = {"disk": "FULL", "process": "NORMAL"}
 
-_COLUMNS = ", ".join(Row._fields)
-_HEAD = "SELECT slot, head_seq, head_hash FROM runs WHERE run_id = ?"
+_NEW_EVENT = f"""INSERT INTO events ({", ".join(Row._fields)})
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _LAST_SLOT = "SELECT coalesce(max(slot), 0) FROM runs"
-_NEW_RUN = """INSERT INTO runs (slot, run_id, created_at, updated_at, schema_version, status, query,
-  head_seq, head_hash) VALUES (?, ?, ?, ?, ?, 'running', ?, 0, ?)"""
-_NEW_EVENT = f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NEW_RUN = """INSERT INTO runs (slot, run_id, parent_run_id, parent_seq, parent_hash, created_at,
+  updated_at, schema_version, status, query, output, head_seq, head_hash, generation)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _NEW_HEAD = """UPDATE runs SET head_seq = ?, head_hash = ?, updated_at = ?, status = ?, output = ?
   WHERE slot = ?"""
+_NEW_QUERY = "UPDATE runs SET query = ? WHERE slot = ?"
+_NEW_LEADER = "UPDATE runs SET generation = generation + 1 WHERE run_id = ? RETURNING generation"
 _HAS_BLOB = "SELECT 1 FROM blobs WHERE hash = ?"
 _NEW_BLOB = "INSERT OR IGNORE INTO blobs (hash, size, encoding, data) VALUES (?, ?, ?, ?)"
 _BLOB = "SELECT size, encoding, data FROM blobs WHERE hash = ?"
-_EVENTS = f"SELECT {_COLUMNS} FROM events WHERE run_id = ? AND seq <= ? ORDER BY seq"
-_RUNS = """SELECT run_id, query, status, created_at, updated_at, head_seq, output FROM runs
-  ORDER BY slot DESC"""
-_FIND = """SELECT run_id FROM runs WHERE substr(run_id, 1, length(:id)) = :id
-  ORDER BY run_id = :id DESC, slot LIMIT 4"""
 _ALL = 2**63 - 1
 
 
@@ -82,6 +94,9 @@ class SqliteLog:
             self._heads.close()
             raise
         self._cursor = self._connection.cursor()
+        self._locks = RunLocks(locks_path(self._path))
+        self._led: dict[RunId, int] = {}
+        """The runs that this object leads, with the generation that it leads them in."""
         self._is_open = True
 
     @property
@@ -99,14 +114,14 @@ class SqliteLog:
             return expected_seq
         check_order(run_id, expected_seq, events)
         encoded = [encode(event) for event in events]
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        at = _now()
         execute = self._cursor.execute
         with self._translated():
             blobs = self._new_blobs(encoded)
             execute("BEGIN IMMEDIATE")
             slot, prev_hash = self._expect(run_id, expected_seq)
-            if slot == 0:
-                slot = self._begin_run(run_id, events[0], at)
+            if expected_seq == 0:
+                slot = self._begin(run_id, slot, events[0], at)
             rows = chained(run_id, expected_seq, prev_hash, at, events, encoded)
             if blobs:
                 self._cursor.executemany(_NEW_BLOB, blobs)
@@ -116,6 +131,59 @@ class SqliteLog:
             execute("COMMIT")
         self._heads.write(slot, head)
         return head.seq
+
+    def lead(self, run_id: RunId) -> Lease:
+        """Become the one that works on a run; see `EventLog.lead`."""
+        check_id(run_id)
+        try:
+            leader = self._locks.take(run_id)
+        except OSError as error:
+            raise LogError(
+                f"{self._path}: run {run_id} can't be locked: {error.strerror}. A lock is a file "
+                "beside the log: check the permissions there, or copy the log elsewhere.",
+                path=self._path,
+            ) from error
+        if leader is not None:
+            raise RunBusy(
+                f"{self._path}: run {run_id} is being worked on by {leader}. Nothing was spent "
+                "here. Wait until it ends, or stop it; then resume the run.",
+                path=self._path,
+            )
+        try:
+            with self._translated():
+                self._cursor.execute("BEGIN IMMEDIATE")
+                row = self._cursor.execute(_NEW_LEADER, (run_id,)).fetchone()
+                self._cursor.execute("COMMIT")
+        except BaseException:
+            self._locks.drop(run_id)
+            raise
+        generation = self._led[run_id] = 1 if row is None else row[0]
+        return Lease(run_id, generation, self._release)
+
+    def fork(self, run_id: RunId, parent_run_id: RunId, at: int) -> None:
+        """Begin a run that shares the events of another; see `EventLog.fork`.
+
+        The shared events are read and checked first.
+        """
+        check_id(run_id)
+        found = self._fetch(parent_run_id, at)
+        if not 0 <= at <= found.head.seq:
+            raise UsageError(
+                f"at={at}: run {parent_run_id} has the events 1 to {found.head.seq}. Give one of "
+                "them, the last one to be shared, or 0 to share none."
+            )
+        shared = [logged.event for logged in events_of(found, self._sound_blob)]
+        head = Head(run_id, at, found.stored.last_hash)
+        with self._translated():
+            self._cursor.execute("BEGIN IMMEDIATE")
+            if run_row(self._cursor, run_id) is not None:
+                raise LogConflict(
+                    f"{self._path}: there is a run {run_id} already. Give the fork another id.",
+                    path=self._path,
+                )
+            slot = self._new_run(head, shared, _now(), parent_run_id)
+            self._cursor.execute("COMMIT")
+        self._heads.write(slot, head)
 
     def load(self, run_id: RunId, *, until: int | None = None) -> Iterator[Logged]:
         """The events of a run, checked; see `EventLog.load`.
@@ -128,28 +196,13 @@ class SqliteLog:
     def runs(self) -> list[RunInfo]:
         """All runs, newest first."""
         with self._translated():
-            rows: list[tuple[Any, ...]] = self._cursor.execute(_RUNS).fetchall()
-        return [
-            RunInfo(
-                run_id=run_id,
-                query=query,
-                status=status,
-                created_at=created_at,
-                updated_at=updated_at,
-                events=events,
-                output=output,
-            )
-            for run_id, query, status, created_at, updated_at, events, output in rows
-        ]
+            return run_infos(self._cursor)
 
     def find(self, prefix: str) -> RunId:
         """The run whose id is or begins with `prefix`; see `EventLog.find`."""
         noted = self._heads.all()  # First, as in `_fetch`.
         with self._translated():
-            rows: list[tuple[str]] = self._cursor.execute(
-                _FIND, {"id": showable(prefix)}
-            ).fetchall()
-        ids = [RunId(run_id) for (run_id,) in rows]
+            ids = ids_like(self._cursor, showable(prefix))
         if len(ids) == 1 or (ids and ids[0] == prefix):
             return ids[0]
         if ids:
@@ -158,8 +211,8 @@ class SqliteLog:
                 f"{self._path}: several runs begin with {prefix!r}: {some}. Give more of the id.",
                 path=self._path,
             )
-        lost = next((head for head in noted if head.run_id.startswith(prefix)), None)
-        raise self._missing(prefix, lost)
+        gone = next((head for head in noted if head.run_id.startswith(prefix)), None)
+        raise self._missing(prefix, gone)
 
     def put_blob(self, text: str) -> str:
         """Keep a text by content and return its hash."""
@@ -183,10 +236,13 @@ class SqliteLog:
 
     def verify(self, run_id: RunId | None = None) -> list[RunCheck]:
         """Read and check a run, or all of them, oldest first; also those that the log has lost."""
+        noted = [RunId(head.run_id) for head in self._heads.all()]
         infos = {info.run_id: info for info in reversed(self.runs())}
-        lost = [RunId(head.run_id) for head in self._heads.all() if head.run_id not in infos]
-        wanted = [*infos, *lost] if run_id is None else [run_id]
-        return [self._verified(name, infos.get(name)) for name in wanted]
+        if run_id is not None:
+            return [check_run(run_id, infos.get(run_id), self.load)]
+        with self._translated():
+            wanted = dict.fromkeys([*infos, *noted, *orphans(self._cursor)])
+        return [check_run(name, infos.get(name), self.load) for name in wanted]
 
     def close(self) -> None:
         """Release the file, moving everything into it first. Safe to call twice."""
@@ -203,6 +259,8 @@ class SqliteLog:
                 self._connection.close()
         finally:
             self._heads.close()
+            self._led.clear()
+            self._locks.close()
 
     def __enter__(self) -> Self:
         return self
@@ -231,23 +289,45 @@ class SqliteLog:
 
     def _expect(self, run_id: RunId, expected_seq: int) -> tuple[int, str]:
         """The run's slot (0 for a new run) and last hash, if it ends where the caller thinks."""
-        row = self._cursor.execute(_HEAD, (run_id,)).fetchone()
-        slot, seq, last_hash = row or (0, 0, GENESIS)
+        run = run_row(self._cursor, run_id)
+        seq = 0 if run is None else run.head_seq
+        if run is not None and self._led.get(run_id, run.generation) != run.generation:
+            raise RunBusy(
+                f"{self._path}: run {run_id} was taken over: leader {run.generation} works on it, "
+                f"this was {self._led[run_id]}. Nothing was written. Leave the run to it.",
+                path=self._path,
+            )
         if seq == expected_seq:
-            return slot, last_hash
+            return (0, GENESIS) if run is None else (run.slot, run.head_hash)
         raise LogConflict(
             f"{self._path}: run {run_id} has {seq} events, {expected_seq} were expected: another "
             "process works on it, or it was resumed elsewhere. Load it again.",
             path=self._path,
         )
 
-    def _begin_run(self, run_id: RunId, event: Event, at: str) -> int:
-        """Make the run's row and return its slot."""
+    def _begin(self, run_id: RunId, slot: int, event: Event, at: str) -> int:
+        """Make the run's row and return its slot. A fork that shares nothing has one already."""
+        if slot == 0:
+            return self._new_run(Head(run_id, 0, GENESIS), [event], at)
         assert isinstance(event, RunStarted)
+        self._cursor.execute(_NEW_QUERY, (showable(event.query), slot))
+        return slot
+
+    def _new_run(
+        self, head: Head, events: Sequence[Event], at: str, parent: RunId | None = None
+    ) -> int:
+        """Make the row of a run with these events, of which it shares `head.seq`; its slot."""
+        run_id = RunId(head.run_id)
         last: int = self._cursor.execute(_LAST_SLOT).fetchone()[0]
         slot = max(last, self._heads.slots()) + 1
-        query = showable(event.query)
-        self._cursor.execute(_NEW_RUN, (slot, run_id, at, at, SCHEMA_VERSION, query, GENESIS))
+        query = showable(events[0].query) if events and isinstance(events[0], RunStarted) else ""
+        status, output = standing(events[-1]) if events else ("running", None)
+        shared = (None, None, None) if parent is None else (parent, head.seq, head.hash)
+        told = (at, at, SCHEMA_VERSION, status, query, output)
+        generation = self._led.get(run_id, 0)
+        self._cursor.execute(
+            _NEW_RUN, (slot, run_id, *shared, *told, head.seq, head.hash, generation)
+        )
         return slot
 
     def _new_blobs(self, encoded: Sequence[Encoded]) -> list[tuple[str, int, str, bytes]]:
@@ -270,55 +350,45 @@ class SqliteLog:
         """The rows of a run and its heads, as of one moment."""
         noted = self._heads.find(run_id)  # First: it is never ahead of what is read after it.
         last = _ALL if until is None else min(until, _ALL)
-        rows: list[Row] = []
-        damage: SqliteError | None = None
+        stored: Stored | None = None
         with self._translated():
             self._cursor.execute("BEGIN")
-            head = self._cursor.execute(_HEAD, (showable(run_id),)).fetchone()
-            try:
-                for row in self._cursor.execute(_EVENTS, (showable(run_id), last)):
-                    rows.append(Row(*row))
-            except SQLITE_ERRORS as error:
-                damage = error
+            run = run_row(self._cursor, showable(run_id))
+            if run is not None:
+                noted_seq = 0 if noted is None else noted.seq
+                stored = stored_rows(self._cursor, run_id, run, last, noted_seq)
             self._cursor.execute("COMMIT")
-        if head is None:
+        if run is None or stored is None:
             raise self._missing(run_id, noted)
         return Found(
             path=self._path,
             run_id=run_id,
             until=until,
-            rows=rows,
-            head=Head(run_id, head[1], head[2]),
+            stored=stored,
+            head=Head(run_id, run.head_seq, run.head_hash),
             noted=noted,
-            damage=damage,
+            heads_path=self._heads.path,
         )
 
     def _missing(self, run_id: str, noted: Head | None) -> LogError:
-        """The error for a run that isn't here: lost, if the head file knows it, or never was."""
-        if noted is None:
-            return RunNotFound(
-                f"{self._path} holds no run {run_id!r}. List its runs with `rlm-fsm runs`.",
-                path=self._path,
-            )
-        return LogCorrupt(
-            f"{self._path}: run {noted.run_id} is lost: {self._heads.path} knows {noted.seq} "
-            "events of it, the log holds none. Restore the log from a copy.",
+        """The error for a run that isn't here: lost, or it never was."""
+        if noted is not None:
+            told = f"{self._heads.path} knows {noted.seq} events of it, the log holds none"
+            return lost(self._path, noted.run_id, told)
+        with self._translated():
+            has_rows = has_events(self._cursor, showable(run_id))
+        if has_rows:
+            return lost(self._path, run_id, "the log holds events of it, but its own row is gone")
+        return RunNotFound(
+            f"{self._path} holds no run {run_id!r}. List its runs with `rlm-fsm runs`.",
             path=self._path,
-            run_id=noted.run_id,
         )
 
-    def _verified(self, run_id: RunId, info: RunInfo | None) -> RunCheck:
-        events = 0
-        problem: str | None = None
-        event: Event | None = None
-        try:
-            for logged in self.load(run_id):
-                events, event = logged.seq, logged.event
-                if isinstance(event, RunStarted) and info and info.query != showable(event.query):
-                    problem = "the list of runs shows another question than its first event"
-        except LogError as error:
-            problem = str(error)
-        else:
-            if info and event and (info.status, info.output) != standing(event):
-                problem = "the list of runs shows another end than its last event"
-        return RunCheck(run_id=run_id, events=events, problem=problem)
+    def _release(self, run_id: RunId) -> None:
+        """End a lease."""
+        self._led.pop(run_id, None)
+        self._locks.drop(run_id)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

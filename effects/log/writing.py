@@ -14,6 +14,11 @@ def check_order(run_id: str, expected_seq: int, events: Sequence[Event]) -> None
     starts = [isinstance(event, RunStarted) for event in events]
     if starts[0] is not (expected_seq == 0) or any(starts[1:]):
         raise UsageError(f"run {run_id!r}: RunStarted must be the first event, and only the first")
+    check_id(run_id)
+
+
+def check_id(run_id: str) -> None:
+    """`UsageError` unless a run's id is a short plain name."""
     is_plain = run_id.isascii() and run_id.isprintable() and " " not in run_id
     if not is_plain or not 1 <= len(run_id) <= RUN_ID_CHARS:
         raise UsageError(

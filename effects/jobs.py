@@ -1,0 +1,334 @@
+"""One run from its parts to its result: begin it, go on with it, branch off from it.
+
+`api` checks arguments and chooses parts; here a log is opened, the run is led, the interpreter
+drives it, and its end becomes a result or an error.
+"""
+
+import asyncio
+import logging
+import platform
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
+
+from effects import kept
+from effects.adapters.base import ModelAdapter
+from effects.context import Context
+from effects.interpreter import Interpreter, Listener
+from effects.log.base import EventLog
+from effects.models import describe
+from effects.repls.base import Repl, ReplLimits, ReplSettings
+from effects.result import RunResult, result_of
+from effects.sessions import OnChangedOutput
+from rlm_fsm._version import __version__
+from rlm_fsm.errors import (
+    LIMIT_ERRORS,
+    ModelAuthError,
+    ModelError,
+    ModelTimeoutError,
+    PolicyError,
+    ReplError,
+    RunError,
+    UsageError,
+)
+from rlm_fsm.event import DERIVED, Event, OnUncertain, RunResumed, RunStarted
+from rlm_fsm.fold import advance, last_boundary
+from rlm_fsm.ids import RunId
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy
+from rlm_fsm.state import RunState
+
+ReplFactory = Callable[[Context], Repl]
+Edit = Callable[[Event], Event]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run needs and a log can't hold."""
+
+    adapters: Mapping[str, ModelAdapter]
+    log: str | EventLog
+    repl_backend: str | ReplFactory | None = None
+    """None: the backend that the run's options name."""
+    repl_limits: ReplLimits = ReplLimits()
+    listeners: tuple[Listener, ...] = ()
+    logger: logging.Logger
+    store_context_chars: int = kept.STORE_CONTEXT_CHARS
+
+    def environment(self) -> dict[str, str]:
+        """What runs the run, for people who read the log. Nothing secret."""
+        backend = self.repl_backend if isinstance(self.repl_backend, str) else "custom"
+        return {
+            "rlm_fsm": __version__,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            **({"repl": backend} if self.repl_backend is not None else {}),
+            **{f"adapter.{name}": describe(a) for name, a in sorted(self.adapters.items())},
+        }
+
+
+async def begin(parts: Parts, query: str, context: Context, options: Options) -> RunResult:
+    """A new run, from the question to the answer."""
+    run_id = new_run_id()
+    with ExitStack() as stack:
+        log = open_log(parts.log, stack)
+        stack.enter_context(log.lead(run_id))
+        in_memory = log.path == ":memory:"
+        manifest = "" if in_memory else kept.keep(log, context, parts.store_context_chars)
+        interpreter = _interpreter(parts, log, run_id)
+        interpreter.context = context
+        interpreter.open_repl = _sessions(parts, options)
+        first = RunStarted(
+            query=query,
+            context=replace(context.info(), manifest=manifest),
+            options=options,
+            environment=parts.environment(),
+        )
+        return await _drive(parts, interpreter, first)
+
+
+async def go_on(
+    parts: Parts,
+    run_id: str,
+    *,
+    context: Context | None = None,
+    policy: Policy | None = None,
+    on_uncertain: OnUncertain = "retry",
+    on_changed_output: OnChangedOutput = "raise",
+) -> RunResult:
+    """A run that was killed, cancelled, failed, or ended by a limit, from where it was.
+
+    A run that has finished gives its result and makes no call.
+    """
+    with ExitStack() as stack:
+        log = open_log(parts.log, stack)
+        name = log.find(run_id)
+        stack.enter_context(log.lead(name))
+        interpreter = _interpreter(parts, log, name)
+        interpreter.on_changed_output = on_changed_output
+        interpreter.restore(logged.event for logged in log.load(name))
+        state = interpreter.state
+        if state.status == "finished":
+            return _ended(parts, interpreter)
+        _check_limit(state, policy)
+        _settle(interpreter, parts, context)
+        options = None if policy is None else replace(state.options, policy=policy)
+        resumed = RunResumed(
+            options=options, on_uncertain=on_uncertain, environment=parts.environment()
+        )
+        return await _drive(parts, interpreter, resumed)
+
+
+async def branch(
+    parts: Parts,
+    run_id: str,
+    at: int,
+    *,
+    context: Context | None = None,
+    changes: Mapping[str, Any],
+    edit: Event | Edit | None = None,
+    on_changed_output: OnChangedOutput = "raise",
+) -> RunResult:
+    """A new run that shares the events of another up to `at`, and goes on by itself.
+
+    Shared are whole commits. When `at` lies within one, or is edited, the commit's outcome is the
+    fork's own, so that what follows from it is derived under the options that now hold.
+    """
+    with ExitStack() as stack:
+        log = open_log(parts.log, stack)
+        parent, fork = log.find(run_id), new_run_id()
+        events = [logged.event for logged in log.load(parent, until=at)]
+        if not 1 <= at == len(events):
+            raise UsageError(f"at={at}: the run {parent} has events 1 to {len(events)}")
+        interpreter = _interpreter(parts, log, fork)
+        interpreter.on_changed_output = on_changed_output
+        boundary = at - 1 if edit is not None else last_boundary(events)
+        tail = events[boundary : boundary + 1]
+        if edit is not None:
+            tail = [_edited(tail[0], edit, at)]
+        interpreter.restore(events[:boundary])
+        before = interpreter.state
+        if before.status == "finished":
+            raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
+        own = advance(before, _own_start(parts, before, tail, changes)).events
+        interpreter.restore(own)
+        _settle(interpreter, parts, context)
+        log.fork(fork, parent, boundary)
+        stack.enter_context(log.lead(fork))
+        log.append(fork, before.seq, own)
+        return await _drive(parts, interpreter)
+
+
+def _own_start(
+    parts: Parts, before: RunState, tail: list[Event], changes: Mapping[str, Any]
+) -> list[Event]:
+    """What a fork appends first: that it goes on, under which options, and its own outcome."""
+    if before.seq == 0:
+        return [replace(e, options=replace(e.options, **changes)) for e in tail if _starts(e)]
+    options = replace(before.options, **changes) if changes else None
+    resumed = RunResumed(options=options, is_fork=True, environment=parts.environment())
+    return [resumed, *tail]
+
+
+def _starts(event: Event) -> TypeGuard[RunStarted]:
+    return isinstance(event, RunStarted)
+
+
+def open_log(target: str | EventLog, stack: ExitStack) -> EventLog:
+    """The log itself; one that is opened here is closed with the stack."""
+    if not isinstance(target, str):
+        return target
+    from effects.log.sqlite import SqliteLog
+
+    log = SqliteLog(target)
+    stack.callback(log.close)
+    return log
+
+
+def read_events(target: str | EventLog, run_id: RunId) -> list[Event]:
+    """The events of a run, from a log."""
+    with ExitStack() as stack:
+        return [logged.event for logged in open_log(target, stack).load(run_id)]
+
+
+def new_run_id() -> RunId:
+    """A name for a run: when it began, and 40 random bits. Names sort by time."""
+    alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
+    tail = "".join(secrets.choice(alphabet) for _ in range(8))
+    return RunId(f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{tail}")
+
+
+def repl_factory(
+    backend: str | ReplFactory, limits: ReplLimits, *, parallel_subcalls: bool
+) -> ReplFactory:
+    """What opens the sessions of a run."""
+    settings = ReplSettings(limits=limits, parallel_subcalls=parallel_subcalls)
+    match backend:
+        case "python":
+            from effects.repls.python import PythonRepl
+
+            return lambda context: PythonRepl(context, settings)
+        case "monty":
+            from effects.repls.monty import MontyRepl
+
+            return lambda context: MontyRepl(context, settings)
+        case str():
+            raise UsageError(f"repl_backend={backend!r}: choose 'python' or 'monty'")
+        case _ if callable(backend):
+            return backend
+        case _:
+            raise UsageError(
+                f"repl_backend={backend!r}: pass 'python', 'monty', or a function from a Context "
+                "to a Repl"
+            )
+
+
+def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
+    return Interpreter(
+        run_id=run_id,
+        log=log,
+        adapters=parts.adapters,
+        listeners=parts.listeners,
+        events=[] if log.path == ":memory:" else None,
+    )
+
+
+def _sessions(parts: Parts, options: Options) -> ReplFactory:
+    backend = parts.repl_backend or options.repl_backend
+    parallel = options.parallel_subcalls
+    return repl_factory(backend, parts.repl_limits, parallel_subcalls=parallel)
+
+
+def _settle(interpreter: Interpreter, parts: Parts, context: Context | None) -> None:
+    """Give an interpreter that was restored the context and the sessions of its run."""
+    state = interpreter.state
+    assert state.context is not None, "a run that has started has a context"
+    if context is None:
+        interpreter.context = kept.reopen(interpreter.log, state.context)
+    else:
+        interpreter.context = kept.checked(context, state.context, "other texts were passed")
+    interpreter.open_repl = _sessions(parts, state.options)
+
+
+def _check_limit(state: RunState, policy: Policy | None) -> None:
+    """Refuse to go on under the limit that ended the run: it would end at once, and again."""
+    if state.limit is None:
+        return
+    name = state.limit
+    allowed = getattr(state.options.policy, name, None)
+    now = allowed if policy is None else getattr(policy, name, None)
+    if allowed is not None and now is not None and now <= allowed:
+        raise UsageError(
+            f"the run ended at its limit {name}={allowed:g}: "
+            f"pass a policy with a larger {name} to go on"
+        )
+
+
+def _edited(event: Event, edit: Event | Edit, at: int) -> Event:
+    """Event `at` in its edited form: of the same kind, and an outcome of the world."""
+    if isinstance(event, DERIVED):
+        raise UsageError(
+            f"at={at}: {type(event).__name__} is derived by the machine and can't be edited; "
+            "edit the reply, the cell or the start that caused it"
+        )
+    edited = edit(event) if callable(edit) else edit
+    if type(edited) is not type(event):
+        raise UsageError(
+            f"at={at}: edit gave {type(edited).__name__}, event {at} is {type(event).__name__}"
+        )
+    return edited
+
+
+async def _drive(parts: Parts, interpreter: Interpreter, *first: Event) -> RunResult:
+    run_id, path = interpreter.run_id, interpreter.log.path
+    parts.logger.info("run %s started, log %s", run_id, path)
+    try:
+        await interpreter.drive(*first)
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note(f"run {run_id} was cancelled; it is in the log {path}")
+        parts.logger.warning("run %s cancelled, log %s", run_id, path)
+        raise
+    parts.logger.info("run %s %s", run_id, interpreter.state.status)
+    return _ended(parts, interpreter)
+
+
+def _ended(parts: Parts, interpreter: Interpreter) -> RunResult:
+    """The result of a run that answered or gave up; an error for one that can't go on."""
+    state, log, run_id, events = (
+        interpreter.state,
+        interpreter.log,
+        interpreter.run_id,
+        interpreter.events,
+    )
+    target = parts.log
+
+    def read() -> list[Event]:
+        return events if events is not None else read_events(target, run_id)
+
+    result = result_of(run_id, state, read)
+    if state.status != "failed" or state.cause == "guard":
+        return result
+    why = (state.error or "it failed").rstrip(".")
+    message = f"{why}. The run {run_id} is in the log {log.path}; it can be resumed."
+    error = _error_type(state)(message, run_id=run_id, trace=result.trace, output=result.output)
+    if isinstance(error, PolicyError):
+        error.limit = state.limit or ""
+        error.value = float(getattr(state.options.policy, error.limit, 0) or 0)
+    raise error
+
+
+def _error_type(state: RunState) -> type[RunError]:
+    match state.cause:
+        case "limit":
+            return LIMIT_ERRORS[state.limit or "max_steps"]
+        case "repl":
+            return ReplError
+        case "auth":
+            return ModelAuthError
+        case "timeout":
+            return ModelTimeoutError
+        case _:
+            return ModelError

@@ -1,0 +1,258 @@
+"""`RLM`: an adapter and the options of its runs, and what its run functions share."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from effects.adapters.base import ModelAdapter
+from effects.context import Context
+from effects.interpreter import Appended, Listener
+from effects.jobs import Parts, ReplFactory, begin, go_on, repl_factory
+from effects.kept import STORE_CONTEXT_CHARS
+from effects.log.base import EventLog
+from effects.models import check_adapter, describe, resolve_adapter
+from effects.repls.base import ReplLimits
+from effects.result import RunResult
+from effects.sessions import OnChangedOutput
+from effects.settings import read_settings
+from rlm_fsm.errors import UsageError
+from rlm_fsm.event import OnUncertain
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy
+from rlm_fsm.prompts import PROFILES
+
+LogLike = str | os.PathLike[str] | EventLog | None
+Job = Callable[[], Coroutine[Any, Any, RunResult]]
+"""A run that has been checked and not started."""
+
+
+class RLM:
+    """A recursive language model: an adapter and the options of its runs.
+
+    Reusable, and safe to use from several threads: a run's state is the run's own.
+    Raises `UsageError` for options that can't work.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter | None = None,
+        *,
+        model: str | None = None,
+        policy: Policy | None = None,
+        max_tokens: int = 512,
+        subcall_max_tokens: int = 256,
+        system_prompt: str | None = None,
+        subcall_system_prompt: str | None = None,
+        recursive_subcall_system_prompt: str | None = None,
+        system_prompt_supplement: str = "",
+        profile: str = "pyrlm",
+        repl_backend: str | ReplFactory = "python",
+        repl_limits: ReplLimits | None = None,
+        log: LogLike = None,
+        store_context_chars: int = STORE_CONTEXT_CHARS,
+        conversation_history: bool = True,
+        max_history_tokens: int = 0,
+        subcall_adapter: ModelAdapter | None = None,
+        adapters: Mapping[str, ModelAdapter] | None = None,
+        recursive_subcalls: bool = False,
+        max_recursion_depth: int = 2,
+        recursive_subcall_max_steps: int = 3,
+        parallel_subcalls: bool = False,
+        max_concurrent_subcalls: int = 10,
+        require_repl_before_final: bool = False,
+        require_subcall_before_final: bool = False,
+        min_steps: int = 0,
+        invalid_response_limit: int | None = None,
+        repl_error_limit: int | None = None,
+        auto_finalize_var: str | None = None,
+        auto_finalize_min_length: int = 0,
+        event_listener: Listener | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """See the reference page of the options for what each means."""
+        settings = read_settings(os.environ)
+        root = resolve_adapter(adapter, model, settings)
+        self.parts = Parts(
+            adapters=adapters_of(root, subcall_adapter, adapters),
+            log=log_target(log),
+            repl_backend=repl_backend,
+            repl_limits=repl_limits or ReplLimits(),
+            listeners=() if event_listener is None else (event_listener,),
+            logger=logger or logging.getLogger("rlm_fsm"),
+            store_context_chars=store_context_chars,
+        )
+        if profile not in PROFILES:
+            raise UsageError(f"profile={profile!r}: choose one of {', '.join(PROFILES)}")
+        words = PROFILES[profile]
+        self.options = Options(
+            policy=policy or Policy(),
+            profile=profile,
+            max_tokens=max_tokens,
+            subcall_max_tokens=subcall_max_tokens,
+            system_prompt=words.system if system_prompt is None else system_prompt,
+            subcall_system_prompt=(
+                words.subcall_system if subcall_system_prompt is None else subcall_system_prompt
+            ),
+            recursive_subcall_system_prompt=(
+                words.recursive_system
+                if recursive_subcall_system_prompt is None
+                else recursive_subcall_system_prompt
+            ),
+            system_prompt_supplement=system_prompt_supplement,
+            conversation_history=conversation_history,
+            max_history_tokens=max_history_tokens,
+            repl_backend=repl_backend if isinstance(repl_backend, str) else "custom",
+            recursive_subcalls=recursive_subcalls,
+            max_recursion_depth=max_recursion_depth,
+            recursive_subcall_max_steps=recursive_subcall_max_steps,
+            parallel_subcalls=parallel_subcalls,
+            max_concurrent_subcalls=max_concurrent_subcalls,
+            require_repl_before_final=require_repl_before_final,
+            require_subcall_before_final=require_subcall_before_final,
+            min_steps=min_steps,
+            invalid_response_limit=invalid_response_limit,
+            repl_error_limit=repl_error_limit,
+            auto_finalize_var=auto_finalize_var,
+            auto_finalize_min_length=auto_finalize_min_length,
+        )
+        repl_factory(repl_backend, self.parts.repl_limits, parallel_subcalls=parallel_subcalls)
+
+    def __repr__(self) -> str:
+        return f"RLM({describe(self.parts.adapters['root'])}, profile={self.options.profile!r})"
+
+    def run(self, query: str, context: object = None) -> RunResult:
+        """Answer `query` over `context` and return the result.
+
+        `context` is a `Context`, a text, a list of texts, or paths. Inside a running event loop
+        the run has a thread and a loop of its own; `arun` is the better choice there.
+        Raises `UsageError` or `TypeError` before anything is started, and a `RunError` that
+        carries `run_id` when the run can't go on.
+        """
+        return run_job(self._job(query, context))
+
+    async def arun(self, query: str, context: object = None) -> RunResult:
+        """`run` for asynchronous programs. Cancelling it cancels the run cleanly."""
+        return await self._job(query, context)()
+
+    async def stream(self, query: str, context: object = None) -> AsyncIterator[Appended]:
+        """The events of a run as they become durable; ends when the run does.
+
+        Leaving the loop early cancels the run. Errors are raised as by `arun`.
+        """
+        feed = _Feed()
+        task = asyncio.create_task(self._job(query, context, feed)())
+        task.add_done_callback(lambda _: feed.end())
+        try:
+            while (item := await feed.queue.get()) is not None:
+                yield item
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        context: object = None,
+        policy: Policy | None = None,
+        on_uncertain: OnUncertain = "retry",
+        on_changed_output: OnChangedOutput = "raise",
+    ) -> RunResult:
+        """`rlm_fsm.resume` with this object's adapters, log and listener."""
+        return run_job(
+            lambda: go_on(
+                self.parts,
+                run_id,
+                context=context_of(context),
+                policy=policy,
+                on_uncertain=on_uncertain,
+                on_changed_output=on_changed_output,
+            )
+        )
+
+    def _job(self, query: str, context: object, *listeners: Listener) -> Job:
+        if not isinstance(cast(object, query), str) or not query.strip():
+            raise UsageError("the query is empty: pass the question as text")
+        opened = context_of(context)
+        if opened is None:
+            raise UsageError(
+                "there is no context: pass a text, a list of texts, a path or a Context"
+            )
+        parts = replace(self.parts, listeners=(*self.parts.listeners, *listeners))
+        return lambda: begin(parts, query, opened, self.options)
+
+
+def log_target(log: LogLike) -> str | EventLog:
+    """The log that a `log=` argument means: an object as it is, else the path of a file."""
+    if log is None:
+        return read_settings(os.environ).log
+    if isinstance(log, str | os.PathLike):
+        path = os.fspath(log)
+        if not path:
+            raise UsageError("log='' is no path: pass a file, ':memory:' or None")
+        return path if path == ":memory:" else str(Path(path).expanduser())
+    return log
+
+
+def run_job(job: "Job") -> RunResult:
+    """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
+    caller's loop is running."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(job())
+    return _in_thread(job)
+
+
+def adapters_of(
+    root: ModelAdapter,
+    subcall_adapter: ModelAdapter | None,
+    adapters: Mapping[str, ModelAdapter] | None,
+) -> Mapping[str, ModelAdapter]:
+    return {
+        **{name: check_adapter(other) for name, other in (adapters or {}).items()},
+        "root": root,
+        "subcall": root if subcall_adapter is None else check_adapter(subcall_adapter),
+    }
+
+
+def context_of(value: object) -> Context | None:
+    return None if value is None else Context.of(value)
+
+
+def _in_thread(job: Job) -> RunResult:
+    """Run in a thread with a loop of its own: the caller's loop is running already."""
+    results: list[RunResult] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(job()))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="rlm-fsm-run")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class _Feed:
+    """A listener that hands events to `RLM.stream`."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Appended | None] = asyncio.Queue()
+
+    def handle(self, event: Appended) -> None:
+        self.queue.put_nowait(event)
+
+    def end(self) -> None:
+        self.queue.put_nowait(None)
