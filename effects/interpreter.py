@@ -88,8 +88,6 @@ class Interpreter:
     listeners: Sequence[Listener] = ()
     clock: Callable[[], float] = time.monotonic
     """Seconds that only ever rise."""
-    events: list[Event] | None = None
-    """If a list is given, every event is kept in it as well."""
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
 
@@ -115,8 +113,6 @@ class Interpreter:
             self.state, effects = step(self.state, event)
             self._recorder.take(self.state, event, effects)
             self._remember_texts(event)
-            if self.events is not None:
-                self.events.append(event)
 
     async def drive(self, *first: Event) -> RunState:
         """Append `first` and go on until the run is over; the last state.
@@ -149,8 +145,6 @@ class Interpreter:
         return effects
 
     def _publish(self, seq: int, batch: Sequence[Event]) -> None:
-        if self.events is not None:
-            self.events += batch
         for listener in self.listeners:
             for number, event in enumerate(batch, seq + 1):
                 try:

@@ -181,6 +181,10 @@ def open_log(target: str | EventLog, stack: ExitStack) -> EventLog:
     """The log itself; one that is opened here is closed with the stack."""
     if not isinstance(target, str):
         return target
+    if target == ":memory:":
+        from effects.log.memory import MemoryLog
+
+        return MemoryLog()
     from effects.log.sqlite import SqliteLog
 
     log = SqliteLog(target)
@@ -232,7 +236,6 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
         log=log,
         adapters=parts.adapters,
         listeners=parts.listeners,
-        events=[] if log.path == ":memory:" else None,
     )
 
 
@@ -297,16 +300,11 @@ async def _drive(parts: Parts, interpreter: Interpreter, *first: Event) -> RunRe
 
 def _ended(parts: Parts, interpreter: Interpreter) -> RunResult:
     """The result of a run that answered or gave up; an error for one that can't go on."""
-    state, log, run_id, events = (
-        interpreter.state,
-        interpreter.log,
-        interpreter.run_id,
-        interpreter.events,
-    )
-    target = parts.log
+    state, log, run_id = interpreter.state, interpreter.log, interpreter.run_id
+    source = log if parts.log == ":memory:" else parts.log
 
     def read() -> list[Event]:
-        return events if events is not None else read_events(target, run_id)
+        return read_events(source, run_id)
 
     result = result_of(run_id, state, read)
     if state.status != "failed" or state.cause == "guard":

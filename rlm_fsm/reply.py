@@ -122,6 +122,9 @@ def parse(
 
     `finish_reason` is the provider's, as in `ModelReplied`.
     """
+    lone = lone_block(text, profile)
+    if lone is not None:
+        return Success(Reply((lone,)))
     text = visible(text.replace("\r\n", "\n").replace("\r", "\n"))
     found = _read(text, profile)
     reason = (finish_reason or "").lower()
@@ -133,6 +136,22 @@ def parse(
     if found.is_nothing:
         return _failure(found.fault or ("no_code" if text.strip() else "empty"), profile)
     return Success(Reply(tuple(found.blocks), found.answer))
+
+
+def lone_block(text: str, profile: Profile) -> str | None:
+    """The code of a reply that is one plain block and nothing else; None for any other reply.
+
+    A short cut: most replies are that, and the rules give the same for them.
+    """
+    if not text.startswith("```") or not text.endswith("\n```"):
+        return None
+    end = text.find("\n")
+    language, body = text[3:end], text[end + 1 : -4]
+    if not language or language not in profile.fences or not body or body[0].isspace():
+        return None
+    if "```" in body or "FINAL" in body or any(mark in body for mark in _NOT_PLAIN):
+        return None
+    return body if not body[-1].isspace() else None
 
 
 def visible(text: str) -> str:
@@ -155,6 +174,10 @@ def visible(text: str) -> str:
         start = end + 1
     seen = "".join(kept)
     return text if len(seen) == len(text) else seen.strip()
+
+
+_NOT_PLAIN = ("~~~", "\r", "think")
+"""What the rules look at besides backticks and FINAL."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
 from rlm_fsm.prompts import PYRLM
-from rlm_fsm.reply import Reply, ReplyError, TextAnswer, VariableAnswer, parse, visible
+from rlm_fsm.reply import Reply, ReplyError, TextAnswer, VariableAnswer, lone_block, parse, visible
 
 RECORDED = [
     json.loads(line)
@@ -538,6 +538,19 @@ def test_reasoning_is_dropped_only_where_there_is_some(text: str) -> None:
     seen = visible(text)
     assert seen == text or "think" in text.lower()
     assert len(seen) <= len(text)
+
+
+@given(_TEXTS, st.sampled_from(["python", "repl", "py", "text", ""]), st.booleans())
+def test_the_short_cut_gives_what_the_rules_give(body: str, language: str, tight: bool) -> None:
+    given = f"```{language}\n{body}\n```"
+    given = given if tight else given + "\n"
+    lone = lone_block(given, PYRLM)
+    if lone is not None:
+        assert read(f"Here it is.\n{given}") == read(given) == code(lone)
+
+
+def test_the_short_cut_is_taken_for_the_commonest_reply() -> None:
+    assert lone_block("```python\nx = 1\nprint(x)\n```", PYRLM) == "x = 1\nprint(x)"
 
 
 HOSTILE = {

@@ -45,7 +45,7 @@ def chained(
     return rows
 
 
-def standing(last: Event) -> tuple[str, str | None]:
+def standing(last: Event) -> tuple[Status, str | None]:
     """Status and output of a run whose last event is `last`. A run that goes on has no output."""
     if isinstance(last, RunFinished):
         return last.status, showable(last.output) or None

@@ -22,15 +22,18 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from effects.repls import _frames, _limits, _session, _text
+    from effects.repls._pace import CHILD_SPIN_S
 else:
     import _frames
     import _limits
     import _session
     import _text
+    from _pace import CHILD_SPIN_S
 
 del sys.path[0]
 
@@ -48,12 +51,16 @@ class Wire:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._rest = b""
+        self._spins = False
+        """Whether the host said that its next frame comes soon."""
         os.set_inheritable(fd, False)
         # A forked copy must not keep the socket open, nor speak on it.
         os.register_at_fork(after_in_child=self._forget)
 
     def read(self) -> dict[str, Any]:
         """The next frame."""
+        if self._spins and not self._rest:
+            self._rest = self._spin()
         while len(self._rest) < _frames.HEADER_BYTES:
             self._rest += self._receive(READ_BYTES)
         size = int.from_bytes(self._rest[: _frames.HEADER_BYTES], "big")
@@ -65,6 +72,7 @@ class Wire:
                 self._rest += self._receive(READ_BYTES)
             payload, self._rest = self._rest[start:end], self._rest[end:]
         message: dict[str, Any] = _frames.decode(payload)
+        self._spins = message.get("spin", False)
         return message
 
     def write(self, frame: bytes) -> None:
@@ -107,6 +115,20 @@ class Wire:
                     os._exit(0)
                 filled += count
         return payload
+
+    def _spin(self) -> bytes:
+        """What comes within a moment; nothing if nothing does."""
+        end_s = perf_counter() + CHILD_SPIN_S
+        os.set_blocking(self._fd, False)
+        try:
+            while perf_counter() < end_s:
+                try:
+                    return self._receive(READ_BYTES)
+                except BlockingIOError:
+                    pass
+            return b""
+        finally:
+            os.set_blocking(self._fd, True)
 
     def _receive(self, size: int) -> bytes:
         data = os.read(self._fd, size)

@@ -3,8 +3,9 @@
 1. The process gets an empty environment, an empty folder of its own, and no descriptor but a
    socket and the context's file. It leads a session, so that it can be ended with all it started.
 2. The socket doesn't block. Frames go out at once where they fit into its buffer; one callback
-   on the event loop takes the answers. There is one request at a time, and a frame that nobody
-   waits for ends the process.
+   on the event loop takes the answers, unless they come so soon that the request itself finds
+   them (see `_pace`). There is one request at a time, and a frame that nobody waits for ends the
+   process.
 3. What comes from the child is never trusted: a frame has a limited length and must be a JSON
    object, else the process is ended. A request that isn't answered in time ends it too.
 4. A request never raises for what the child does: it returns the frame, or `Lost`.
@@ -22,12 +23,14 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any, cast
 
 from effects.repls import _frames
 
 # Only so that Python caches the bytecode of what the child loads: the child itself may not write.
 from effects.repls import _session as _session
+from effects.repls._pace import HOST_SPIN_S, Pace
 
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
@@ -57,7 +60,15 @@ class Child:
         self.lost: Lost | None = None
         """Why it is gone; None as long as it lives."""
         self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[dict[str, Any] | Lost] | None = None
+        self._pace = Pace(len(os.sched_getaffinity(0)))
+        self._asked = False
+        """A request was sent and is not settled."""
+        self._answers: list[dict[str, Any] | Lost] = []
+        """What came for it: one at most."""
+        self._waiter: asyncio.Future[None] | None = None
+        """The request sleeps until this is done."""
+        self._ended = False
+        """The socket was closed at the other end."""
         self._unsent = memoryview(b"")
         self._head = b""
         self._large: bytearray | None = None
@@ -85,19 +96,24 @@ class Child:
         """Send a frame and wait for the answer, at most `timeout_s` seconds."""
         if self.lost is not None:
             return self.lost
-        waiter: asyncio.Future[dict[str, Any] | Lost] = self._loop.create_future()
-        self._waiter = waiter
-        timer = self._loop.call_later(timeout_s, self._on_timeout)
+        self._asked = True
+        spins, child_spins = self._pace.asks(perf_counter())
         try:
-            self._send(_frames.encode(message))
-            return await waiter
+            self._send(_frames.encode({**message, "spin": True} if child_spins else message))
+            if spins:
+                self._spin()
+            if not self._answers:
+                await self._sleep(timeout_s)
+            if self._pace.answered(perf_counter()):
+                await asyncio.sleep(0)
+            return self._answers[0]
         except asyncio.CancelledError:
             # The answer could not be told from that to the next request.
             self._lose(Lost("ReplDied", "the cell was cancelled"))
             raise
         finally:
-            timer.cancel()
-            self._waiter = None
+            self._asked = False
+            self._answers.clear()
 
     async def close(self, why: Lost) -> None:
         """End the process and all it started, and delete its folder. Safe to call twice."""
@@ -119,6 +135,24 @@ class Child:
             except subprocess.TimeoutExpired:
                 pass  # stuck in the system; it can do nothing any more
             _delete(self._folder)
+
+    def _spin(self) -> None:
+        """Look for the answer for a moment."""
+        end_s = perf_counter() + HOST_SPIN_S
+        while not self._answers and not self._ended and perf_counter() < end_s:
+            self._on_readable()
+
+    async def _sleep(self, timeout_s: float) -> None:
+        """Wait on the event loop until there is an answer: in time, or `Lost`."""
+        self._waiter = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, self._on_timeout)
+        self._pace.sleeps()
+        try:
+            await self._waiter
+        finally:
+            self._pace.wakes(perf_counter())
+            timer.cancel()
+            self._waiter = None
 
     def _send(self, frame: bytes) -> None:
         try:
@@ -192,10 +226,16 @@ class Child:
             message = None
         if not isinstance(message, dict):
             self._lose(Lost("ReplDied", "the process sent what is no frame, and was ended"))
-        elif self._waiter is None or self._waiter.done():
+        elif not self._asked or self._answers:
             self._lose(Lost("ReplDied", "the process spoke out of turn, and was ended"))
         else:
-            self._waiter.set_result(cast(dict[str, Any], message))
+            self._settle(cast(dict[str, Any], message))
+
+    def _settle(self, answer: dict[str, Any] | Lost) -> None:
+        """Give the request its answer."""
+        self._answers.append(answer)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _on_timeout(self) -> None:
         self._lose(
@@ -207,6 +247,7 @@ class Child:
 
     def _on_end(self) -> None:
         """The socket was closed at the other end: learn how, and tell."""
+        self._ended = True
         self._loop.remove_reader(self._socket)
         self._tell_end(self._loop.time() + EXIT_TIMEOUT_S)
 
@@ -226,8 +267,8 @@ class Child:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(lost)
+        if self._asked and not self._answers:
+            self._settle(lost)
 
 
 def _spawned(socket_fd: int, context_fd: int, folder: str) -> "subprocess.Popen[bytes]":

@@ -90,7 +90,8 @@ class PythonRepl:
         self._check_idle("start")
         self._busy = True
         try:
-            await self.open()
+            if self._child is None:
+                await self.open()
             self._left_s = self._settings.limits.cell_timeout_s
             self._watch = frozenset(watch)
             return await self._go({"t": "run", "code": code, "watch": list(watch)})
