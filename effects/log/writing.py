@@ -6,7 +6,7 @@ from effects.log.chain import Row, event_hash
 from effects.log.heads import RUN_ID_CHARS
 from rlm_fsm.codec import Encoded
 from rlm_fsm.errors import UsageError
-from rlm_fsm.event import Event, RunFinished, RunStarted
+from rlm_fsm.event import Event, RunFinished, RunStarted, Status
 
 
 def check_order(run_id: str, expected_seq: int, events: Sequence[Event]) -> None:
