@@ -15,6 +15,8 @@ Rules:
 
 from collections.abc import Iterable
 
+from pyrsistent import PDeque
+
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
 from rlm_fsm.event import EffectStarted, LimitReached, ModelFailed, ModelReplied
@@ -45,9 +47,14 @@ def breach(state: RunState, call: CallModel) -> Breach | None:
     )
 
 
-def start(state: RunState, call: CallModel, frame: Frame | None = None) -> Step:
-    """Let a call out: reserve its estimate, announce it, make it. `frame` is put in the same copy
-    of the state."""
+def start(
+    state: RunState,
+    call: CallModel,
+    frame: Frame | None = None,
+    queue: PDeque[CallModel] | None = None,
+) -> Step:
+    """Let a call out: reserve its estimate, announce it, make it. `frame` and `queue` are put in
+    the same copy of the state."""
     takes = takes_a_place(call)
     spent = reserve(
         state.spent,
@@ -58,6 +65,7 @@ def start(state: RunState, call: CallModel, frame: Frame | None = None) -> Step:
     state = evolve(
         state,
         frames=state.frames if frame is None else state.frames.set(frame.id, frame),
+        queue=state.queue if queue is None else queue,
         calls=state.calls.set(call.call_id, call),
         in_flight=state.in_flight + takes,
         spent=spent,
@@ -84,18 +92,20 @@ def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False)
 
 def pump(state: RunState) -> Step:
     """Let calls out of the queue while there is a place. A call beyond a limit is answered."""
-    effects: tuple[Effect, ...] = ()
     window = state.options.max_concurrent_subcalls
+    if not state.queue or state.in_flight >= window:
+        return state, ()
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
-        call = state.queue.left
-        state = evolve(state, queue=state.queue.popleft())
+        call, rest = state.queue.left, state.queue.popleft()
         exceeded = breach(state, call)
         if exceeded is None:
-            state, effects = start(state, call)
+            state, effects = start(state, call, queue=rest)
         elif call.purpose == "subcall":
+            state = evolve(state, queue=rest)
             state, effects = deliver(state, call.call_id, limit_outcome(exceeded))
         else:
+            state = evolve(state, queue=rest)
             effects = (Record(event=limit_reached(call.frame, exceeded)),)
         started.extend(effects)
     return state, tuple(started)

@@ -30,7 +30,7 @@ from hashlib import sha256
 from json import JSONDecoder
 from typing import Any, NamedTuple, NoReturn, cast
 
-from rlm_fsm.effect import EFFECTS, Effect, Record
+from rlm_fsm.effect import EFFECTS, CallModel, Effect, Record
 from rlm_fsm.errors import LogCorrupt, LogNewer, UsageError
 from rlm_fsm.event import EVENTS, Event
 from rlm_fsm.options import Options
@@ -111,7 +111,16 @@ def decode(kind: str, version: int, data: str, blob: Callable[[str], str]) -> Ev
 
 
 def effect_hash(effect: Effect) -> str:
-    """SHA-256 of an effect's kind and canonical JSON, as 64 hex digits: replay compares it."""
+    """SHA-256 of an effect's kind and fields, as 64 hex digits: replay compares it.
+
+    A call's fields are spelled by hand, in a fixed order: there is one for each of a thousand
+    subcalls, and the general way took a sixth of a step.
+    """
+    if isinstance(effect, CallModel):
+        prompt = effect.prompt
+        called = (effect.frame, effect.call_id, effect.purpose, prompt.hash, prompt.chars)
+        said = ascii((*called, effect.max_tokens, effect.adapter))
+        return sha256(f"CallModel\n{said}".encode("ascii")).hexdigest()
     if isinstance(effect, Record):
         kind, _, text, _ = encode(effect.event)
         return sha256(f"Record\n{kind}\n{text}".encode("ascii")).hexdigest()

@@ -13,7 +13,6 @@ Rules:
    back.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -147,7 +146,18 @@ def breach_by_call(policy: Policy, spent: Spent, tokens: int, *, below_root: boo
 
     Cost has no estimate without a price list: a run stops once its limit is reached.
     """
-    return next(_breaches(policy, spent, tokens, below_root), None)
+    used = spent.usage.total_tokens + spent.reserved_tokens + tokens
+    if policy.max_total_tokens is not None and used > policy.max_total_tokens:
+        return Breach(limit="max_total_tokens", allowed=policy.max_total_tokens, used=used)
+    if below_root and policy.max_subcall_tokens is not None:
+        used = spent.subcall_tokens + spent.reserved_subcall_tokens + tokens
+        if used > policy.max_subcall_tokens:
+            return Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
+    if policy.max_cost_usd is not None and (cost := spent.cost_usd or 0.0) >= policy.max_cost_usd:
+        return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=cost)
+    if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
+        return Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
+    return None
 
 
 def breach_by_subcalls(policy: Policy, spent: Spent, count: int) -> Breach | None:
@@ -156,21 +166,6 @@ def breach_by_subcalls(policy: Policy, spent: Spent, count: int) -> Breach | Non
     if used > policy.max_subcalls:
         return Breach(limit="max_subcalls", allowed=policy.max_subcalls, used=used)
     return None
-
-
-def _breaches(policy: Policy, spent: Spent, tokens: int, below_root: bool) -> Iterator[Breach]:
-    used = spent.usage.total_tokens + spent.reserved_tokens + tokens
-    if policy.max_total_tokens is not None and used > policy.max_total_tokens:
-        yield Breach(limit="max_total_tokens", allowed=policy.max_total_tokens, used=used)
-    if below_root and policy.max_subcall_tokens is not None:
-        used = spent.subcall_tokens + spent.reserved_subcall_tokens + tokens
-        if used > policy.max_subcall_tokens:
-            yield Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
-    cost = spent.cost_usd or 0.0
-    if policy.max_cost_usd is not None and cost >= policy.max_cost_usd:
-        yield Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=cost)
-    if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
-        yield Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
 
 
 def _number(value: float) -> str:

@@ -145,14 +145,15 @@ def step(state: RunState, event: Event) -> Step:
     if row is None or frame is None:
         raise _illegal(phase, event, IMPOSSIBLE.get((phase, type(event))) if phase else None)
     after, effects = row.handler(state, frame, event)
-    derived = tuple([e.event for e in effects if isinstance(e, Record)])
-    return evolve(after, seq=state.seq + 1, owed=derived + owed), effects
+    if effects:
+        owed = (*[e.event for e in effects if isinstance(e, Record)], *owed)
+    return evolve(after, seq=state.seq + 1, owed=owed), effects
 
 
 def _take_owed(state: RunState, event: Event) -> tuple[Derived | ModelFailed, ...]:
     """What is still owed after this event; raises when the event isn't the one that must come."""
     if state.owed:
-        if event != state.owed[0]:
+        if event is not state.owed[0] and event != state.owed[0]:
             raise ReplayDiverged(
                 run_id=None, seq=state.seq + 1, expected=state.owed[0], found=event
             )
