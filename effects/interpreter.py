@@ -162,9 +162,11 @@ class Interpreter:
         """Keep the prompts of host calls by content: effects name them by hash."""
         for event in batch:
             self._remember_texts(event)
-        for frame in [frame for frame in self._repls if frame not in self.state.frames]:
-            self._spawn(self._close_repl(self._repls.pop(frame)))
-            self._sent.pop(frame, None)
+        open_frames = self.state.frames
+        for gone in [frame for frame in self._sent if frame not in open_frames]:
+            del self._sent[gone]
+        for gone in [frame for frame in self._repls if frame not in open_frames]:
+            self._spawn(self._close_repl(self._repls.pop(gone)))
 
     def _remember_texts(self, event: Event) -> None:
         if isinstance(event, CodePaused):

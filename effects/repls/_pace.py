@@ -1,27 +1,31 @@
 """When the two processes of a session wait for each other awake, and when asleep.
 
+Standard library only, and nothing of this project: the sandboxed child process loads this file
+by itself.
+
 Waking a sleeping process takes tens of microseconds, on virtual machines a hundred and more, and
 a small cell needs it twice. A process that looks for the next frame for a moment before it sleeps
 ("spins") need not be woken.
 
 1. Each side spins for a limited time, then sleeps.
-2. It spins only where that is likely to pay: this side when the last answer was quick, the child
-   when the last request followed an answer quickly, which the request tells it. So neither spins
-   around cells that compute, or while a run waits for a model.
-3. It spins only where that disturbs nobody: not with a single processor, and not while another
-   session of this program waits for its child.
-4. An answer found awake leaves the event loop no turn; now and then it must have one.
+2. The child spins when the host's last request followed an answer quickly; the request says so.
+   The host spins when the child does. So neither spins while a run waits for a model.
+3. A spin in vain is not soon tried again, so cells that compute cost next to nothing, nor does a
+   machine that has no processor to spare.
+4. Nobody spins with a single processor, or while another session of this program waits for its
+   child.
+5. An answer found by spinning leaves the event loop no turn; now and then it must have one.
 """
 
-HOST_SPIN_S = 150e-6
-"""A small cell takes 30 to 60 microseconds, waking the child for it about 100. The event loop
-stands still for as long."""
+HOST_SPIN_S = 100e-6
+"""A small cell takes 30 to 60 microseconds. The event loop stands still for as long."""
 CHILD_SPIN_S = 400e-6
 """What a run does between two cells takes about 200, with an instant model and no disk."""
 TURN_S = 5e-3
-"""How long one session may keep the event loop from turning."""
+"""How long the requests of one session may keep the event loop from turning."""
 MOST_SKIPPED = 64
-"""A spin in vain costs no more than a few microseconds a request, spread over so many."""
+"""Requests between two spins in vain, at most: one costs half a millisecond where all processors
+are busy, so 8 microseconds a request."""
 
 
 class Pace:
@@ -30,46 +34,45 @@ class Pace:
     Times are seconds of one clock that never goes back.
     """
 
-    __slots__ = ("_answered_s", "_in_vain", "_may_spin", "_skip", "_spins", "_turned_s")
+    __slots__ = ("_answered_s", "_child_spins", "_in_vain", "_may_spin", "_skip", "_turned_s")
 
     def __init__(self, processors: int) -> None:
         self._may_spin = processors > 1
-        self._spins = False
-        self._skip = 1  # the first request waits for the start of the child
+        self._child_spins = False
+        """It was told to, after its last answer."""
+        self._skip = 0
+        """Requests to go without spinning."""
         self._in_vain = 0
-        self._turned_s = 0.0
-        self._answered_s = float("-inf")
+        """What the last spin in vain set `_skip` to; 0 after one that was not."""
+        self._answered_s = self._turned_s = float("-inf")
 
     def asks(self, now_s: float) -> tuple[bool, bool]:
-        """A request goes out. Whether to spin for its answer, and whether the child is to spin
-        for the request after it."""
-        self._spins = False
-        if not self._may_spin or _asleep:
-            return False, False
-        self._spins = not self._skip
-        # The child is told one request ahead, so that it is awake for the next attempt.
-        child_spins = self._skip <= 1 and now_s - self._answered_s < CHILD_SPIN_S
-        self._skip -= not self._spins
-        return self._spins, child_spins
+        """A request goes out. Whether to spin for its answer, and whether to tell the child to
+        spin after it."""
+        soon = now_s - self._answered_s < CHILD_SPIN_S
+        spins = self._child_spins and soon and not self._skip and not _asleep
+        # The child is told one request ahead: it must be awake when spinning is tried again.
+        self._child_spins = self._may_spin and soon and self._skip <= 1 and not _asleep
+        self._skip -= self._skip > 0
+        return spins, self._child_spins
+
+    def spun(self, *, in_vain: bool) -> None:
+        """The host has spun for the answer, and found it or not."""
+        self._in_vain = min(2 * self._in_vain + 1, MOST_SKIPPED) if in_vain else 0
+        self._skip = self._in_vain
 
     def sleeps(self) -> None:
         """The answer is waited for on the event loop. `wakes` must follow."""
-        if self._spins:
-            self._in_vain = min(2 * self._in_vain + 1, MOST_SKIPPED)
-            self._skip = self._in_vain
         _asleep.add(self)
 
     def wakes(self, now_s: float) -> None:
         """The waiting on the event loop is over, with an answer or without."""
         _asleep.discard(self)
-        self._spins = False
         self._turned_s = now_s
 
     def answered(self, now_s: float) -> bool:
         """The answer is there. Whether the event loop must be given a turn now."""
         self._answered_s = now_s
-        if self._spins:
-            self._in_vain = 0
         if now_s - self._turned_s < TURN_S:
             return False
         self._turned_s = now_s

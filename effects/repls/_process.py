@@ -141,6 +141,7 @@ class Child:
         end_s = perf_counter() + HOST_SPIN_S
         while not self._answers and not self._ended and perf_counter() < end_s:
             self._on_readable()
+        self._pace.spun(in_vain=not self._answers)
 
     async def _sleep(self, timeout_s: float) -> None:
         """Wait on the event loop until there is an answer: in time, or `Lost`."""
