@@ -33,7 +33,7 @@ class RunsContract:
     def test_a_run_has_one_leader(self, log: EventLog) -> None:
         log.append(RUN, 0, [started()])
         lease = log.lead(RUN)
-        with pytest.raises(RunBusy, match=r"run run-1 is being worked on by"):
+        with pytest.raises(RunBusy, match="run run-1 is being worked on"):
             log.lead(RUN)
         lease.release()
         lease.release()

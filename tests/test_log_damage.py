@@ -231,6 +231,18 @@ class Files(NamedTuple):
         whole = self.beside(ending).read_bytes()
         self.beside(ending).write_bytes(whole[: int(len(whole) * share)])
 
+    def put(self, ending: str, content: bytes) -> None:
+        """Replace a file."""
+        self.beside(ending).write_bytes(content)
+
+    def early_wal(self) -> bytes:
+        """The beginning of the write-ahead file that the first four events fill."""
+        path = self.log.with_name("early.db")
+        with SqliteLog(path, durability="process") as log:
+            fill(log, RUN, WRITTEN[RUN][:4])
+            size_bytes = path.with_name("early.db-wal").stat().st_size
+        return self.beside("-wal").read_bytes()[:size_bytes]
+
     def note(self, head: Head, slot: int = 1) -> None:
         """Write a line of the head file."""
         heads = HeadFile(str(self.beside("-heads")))
@@ -314,7 +326,7 @@ KILLED: list[tuple[str, Deed, Verdict]] = [
     ("shm cut", lambda f: f.cut("-shm", 0.3), EXACT),
     ("wal missing", lambda f: f.beside("-wal").unlink(), 0),
     ("wal emptied", lambda f: f.cut("-wal", 0), 0),
-    ("wal cut early", lambda f: f.cut("-wal", 0.15), 4),
+    ("wal cut after four events", lambda f: f.put("-wal", f.early_wal()), 4),
     ("wal: torn header", lambda f: f.change("-wal", 0, b"\0" * 32), 0),
     ("wal: a torn first frame", lambda f: f.change("-wal", 100, b"\xff" * 64), 0),
     ("wal of another log with such a run", foreign_wal, 0),

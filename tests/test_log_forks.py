@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from effects.log import EventLog, SqliteLog
+from effects.log.memory import MemoryLog
 from rlm_fsm.errors import LogCorrupt
 from rlm_fsm.ids import RunId
 from tests.log_contract import RUN, a_run, events_in, fill, intent, replied, started
@@ -16,6 +17,11 @@ from tests.log_files import heads_of, rewrite, sql
 class TestInMemory(RunsContract):
     def make(self) -> EventLog:
         return SqliteLog(":memory:")
+
+
+class TestMemoryLog(RunsContract):
+    def make(self) -> EventLog:
+        return MemoryLog()
 
 
 class TestInAFile(RunsContract):

@@ -1,8 +1,6 @@
 """The SQLite log: the contract, its file, other files, other writers, the disk, the views."""
 
-import json
 import os
-import random
 import sqlite3
 import stat
 import subprocess
@@ -15,10 +13,7 @@ import pytest
 
 from effects.log import EventLog, SqliteLog
 from effects.log.schema import APPLICATION_ID, SCHEMA_VERSION
-from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, LogForeign, LogNewer, UsageError
-from rlm_fsm.event import CodeExecuted, ModelFailed
-from rlm_fsm.ids import ROOT, CallId
-from rlm_fsm.values import text_hash
+from rlm_fsm.errors import LogConflict, LogError, LogForeign, LogNewer, UsageError
 from tests.log_contract import (
     LONG,
     RUN,
@@ -26,7 +21,6 @@ from tests.log_contract import (
     a_run,
     events_in,
     fill,
-    finished,
     intent,
     replied,
     started,
@@ -309,79 +303,11 @@ def test_processes_that_make_and_write_one_file_at_once_lose_nothing(path: Path)
     assert sorted(sql(path, "SELECT slot FROM runs")) == [(1,), (2,), (3,)]
 
 
-# What the disk does
-
-
-def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(log: SqliteLog) -> None:
-    log.append(RUN, 0, [started()])
-    pages = log._connection.execute("PRAGMA page_count").fetchone()[0]
-    log._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-    noise = random.Random(1).randbytes(50_000).hex()
-    with pytest.raises(LogError, match=r"disk is full.*resume the run") as caught:
-        log.append(RUN, 1, [intent(1), replied(1, noise)])
-    assert not isinstance(caught.value, LogCorrupt)
-    assert events_in(log) == [started()]
-    log._connection.execute("PRAGMA max_page_count = 100000")
-    assert log.append(RUN, 1, [intent(1), replied(1, noise)]) == 3
-    assert log.verify()[0].problem is None
-
-
-def test_a_read_only_log_can_be_read_and_says_what_it_is(path: Path, log: SqliteLog) -> None:
-    log.append(RUN, 0, [started()])
-    log._connection.execute("PRAGMA query_only = ON")
-    with pytest.raises(LogError, match="read-only"):
-        log.append(RUN, 1, [intent(1)])
-    assert events_in(log) == [started()]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_log_in_a_directory_without_permission_is_an_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(LogError, match="Permission denied"):
-        SqliteLog(tmp_path / "log.db")
-    tmp_path.chmod(0o700)
-
-
 def test_a_failed_append_leaves_no_transaction_open(path: Path, log: SqliteLog) -> None:
     log.append(RUN, 0, [started()])
     with pytest.raises(LogConflict):
         log.append(RUN, 5, [intent(1)])
     sql(path, "CREATE TABLE scratch (x)")  # Would wait for the other's transaction.
-
-
-# For people
-
-
-def test_the_views_show_steps_calls_and_costs(path: Path, log: SqliteLog) -> None:
-    cell = CallId("0.c1")
-    failed = ModelFailed(frame=ROOT, call_id=CallId("0.m2"), error="timeout", message="late")
-    log.append(RUN, 0, [started(), intent(1)])
-    log.append(RUN, 2, [replied(1), CodeExecuted(frame=ROOT, call_id=cell, stdout="7\n" * 999)])
-    log.append(RUN, 4, [intent(2), failed, intent(3)])
-    steps = sql(path, "SELECT seq, kind, substr(text, 1, 9), tokens FROM v_steps ORDER BY seq")
-    assert steps == [
-        (1, "RunStarted", "How many?", None),
-        (3, "ModelReplied", "```python", 110),
-        (4, "CodeExecuted", "7\n7\n7\n7\n7", None),
-        (6, "ModelFailed", "late", None),
-    ]
-    calls = sql(path, "SELECT call_id, outcome, cost_usd, error FROM v_calls ORDER BY call_id")
-    assert calls == [
-        ("0.m1", "ModelReplied", 0.01, None),
-        ("0.m2", "ModelFailed", None, "timeout"),
-        ("0.m3", "uncertain", None, None),
-    ]
-    costs = sql(path, "SELECT calls, failed, uncertain, total_tokens, cost_usd FROM v_costs")
-    assert costs == [(3, 1, 1, 110, 0.01)]
-
-
-def test_the_views_read_every_kind_of_event(path: Path, log: SqliteLog) -> None:
-    fill(log, RUN, a_run())
-    log.append(RUN, len(a_run()), [finished(LONG)])
-    rows = sql(path, "SELECT text FROM v_steps WHERE kind = 'RunFinished' ORDER BY seq")
-    assert rows[0] == ("42",)
-    assert text_hash(LONG) in str(rows[1][0])
-    assert json.loads(json.dumps(sql(path, "SELECT * FROM v_costs")))
 
 
 def test_what_is_new_is_what_the_log_grows_by(path: Path) -> None:

@@ -19,8 +19,8 @@ _HINTS = {
     sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_S:.0f} s. Try again.",
     sqlite3.SQLITE_LOCKED: "another connection is writing. Try again.",
     sqlite3.SQLITE_FULL: f"the disk is full. {_KEPT} Free some space and resume the run.",
-    sqlite3.SQLITE_READONLY: f"the log is read-only. {_KEPT} Check the permissions of the file "
-    "and of its directory, or copy the log elsewhere.",
+    sqlite3.SQLITE_READONLY: f"the log is read-only. {_KEPT} Check the permissions of the file, "
+    "of those beside it (-wal, -shm) and of the directory, or copy the log elsewhere.",
     sqlite3.SQLITE_IOERR: f"the disk reports an error. {_KEPT} Check the disk, its quota and the "
     "limit on the size of files (ulimit -f), and resume the run.",
     sqlite3.SQLITE_CANTOPEN: "the log can't be opened. Check that its directory exists and can be "

@@ -33,8 +33,8 @@ _FLOCK: Final = "hhqqi0q"
 _FIRST_BYTE: Final = 1 << 40
 """Where the locked bytes begin: behind any line."""
 _LINE_BYTES: Final = RUN_ID_CHARS + 1 + 10 + 1
-_LINES: Final = 1024
-"""Room for names of processes: a file of 78 kB at most. Two runs that share a line only lose it."""
+_LINES: Final = 64
+"""Room for names of processes: a file of 5 kB at most. Two runs that share a line only lose it."""
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 

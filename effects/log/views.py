@@ -42,7 +42,8 @@ FROM (
       WHEN 'LimitReached' THEN '$.limit' WHEN 'RunFinished' THEN '$.output'
       ELSE '$.message' END AS path
     FROM v_events WHERE kind <> 'EffectStarted')
-) s LEFT JOIN blobs b ON b.hash = s.blob"""
+) s LEFT JOIN blobs b ON b.hash = s.blob
+ORDER BY s.run_id, s.seq"""
 """What a person reads, one row per step: the outcome's main text, short or long."""
 
 # In a group, SQLite takes the plain columns from the row that holds the max().
@@ -67,7 +68,8 @@ FROM (
 ) i LEFT JOIN (
   SELECT run_id, call_id, max(seq) AS seq, kind, at, data, is_shared
   FROM v_events WHERE kind IN ('ModelReplied', 'ModelFailed') GROUP BY run_id, call_id
-) o ON o.run_id = i.run_id AND o.call_id = i.call_id"""
+) o ON o.run_id = i.run_id AND o.call_id = i.call_id
+ORDER BY i.run_id, i.seq"""
 """Paid calls: begun so often, and how each ended. `uncertain`: begun, no outcome in the log."""
 
 _COSTS = """CREATE VIEW v_costs AS
@@ -83,13 +85,14 @@ FROM runs r LEFT JOIN v_calls c ON c.run_id = r.run_id AND NOT c.is_shared GROUP
 
 # A frame's id is its parent's, a dot and a number; a call's is its frame's, a dot and a name.
 _TREE = """CREATE VIEW v_tree AS
-WITH RECURSIVE frames(run_id, node, seq) AS (
-  SELECT run_id, frame, min(seq) FROM v_events GROUP BY run_id, frame
+WITH RECURSIVE frames(run_id, node, seq, is_shared) AS (
+  SELECT run_id, frame, min(seq), max(is_shared) FROM v_events GROUP BY run_id, frame
 ),
-nested(run_id, node, parent, depth, seq, place) AS (
-  SELECT run_id, node, NULL, 0, seq, printf('%012d', seq) FROM frames WHERE node = '0'
+nested(run_id, node, parent, depth, seq, is_shared, place) AS (
+  SELECT run_id, node, NULL, 0, seq, is_shared, printf('%012d', seq) FROM frames WHERE node = '0'
   UNION ALL
-  SELECT f.run_id, f.node, n.node, n.depth + 1, f.seq, n.place || printf('/%012d', f.seq)
+  SELECT f.run_id, f.node, n.node, n.depth + 1, f.seq, f.is_shared,
+    n.place || printf('/%012d', f.seq)
   FROM nested n JOIN frames f
     ON f.run_id = n.run_id AND rtrim(rtrim(f.node, '0123456789'), '.') = n.node
 ),
@@ -97,18 +100,18 @@ nodes AS (
   SELECT n.run_id, n.place, n.depth, n.node, n.parent, 'frame' AS what, n.seq,
     count(c.call_id) AS calls, coalesce(sum(c.uncertain), 0) AS uncertain, NULL AS outcome,
     NULL AS model_id, coalesce(sum(c.total_tokens), 0) AS total_tokens,
-    sum(c.cost_usd) AS cost_usd, coalesce(sum(c.elapsed_s), 0) AS model_s
+    sum(c.cost_usd) AS cost_usd, coalesce(sum(c.elapsed_s), 0) AS model_s, n.is_shared
   FROM nested n LEFT JOIN v_calls c
     ON c.run_id = n.run_id AND (c.frame = n.node OR c.frame GLOB n.node || '.*')
   GROUP BY n.run_id, n.node
   UNION ALL
   SELECT c.run_id, n.place || printf('/%012d', c.seq), n.depth + 1, c.call_id, c.frame,
     CASE WHEN c.call_id GLOB '*.m*' THEN 'turn' ELSE 'subcall' END, c.seq,
-    1, c.uncertain, c.outcome, c.model_id, c.total_tokens, c.cost_usd, c.elapsed_s
+    1, c.uncertain, c.outcome, c.model_id, c.total_tokens, c.cost_usd, c.elapsed_s, c.is_shared
   FROM v_calls c JOIN nested n ON n.run_id = c.run_id AND n.node = c.frame
 )
 SELECT run_id, printf('%*s%s', 2 * depth, '', node) AS tree, what, calls, uncertain, outcome,
-  model_id, total_tokens, cost_usd, model_s, node, parent, depth, seq
+  model_id, total_tokens, cost_usd, model_s, node, parent, depth, seq, is_shared
 FROM nodes ORDER BY run_id, place"""
 """Frames and their paid calls, indented, each under what began it; a frame's sums are of all that
 is below it."""

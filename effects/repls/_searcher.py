@@ -131,7 +131,7 @@ class Searcher:
         try:
             process = self._started()
             _send(process, request)
-            return _receive(process, allowed_s)
+            answer: dict[str, Any] = _receive(process, allowed_s)
         except TimeoutError:
             self.close()
             raise TimeoutError(
@@ -141,6 +141,7 @@ class Searcher:
         except OSError as error:
             self.close()
             raise RuntimeError(f"the search was ended: {error}") from None
+        return answer
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
