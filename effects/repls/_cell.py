@@ -31,12 +31,13 @@ class Compiler:
         self._count = 0
         self._flags = 0
 
-    def split(self, source: str) -> tuple[CodeType, CodeType | None]:
-        """Code objects of the statements, and of a trailing expression if there is one.
+    def split(self, source: str) -> tuple[CodeType | None, CodeType | None]:
+        """Code objects of the statements, and of a trailing expression: None where there is none.
 
         Raises whatever `compile` raises. Tracebacks know the source from here on.
         """
-        import linecache  # loaded while the child was idle
+        import _ast  # these were loaded while the child was idle
+        import linecache
 
         self._count += 1
         name = f"<cell {self._count}>"
@@ -46,12 +47,14 @@ class Compiler:
         linecache.cache[name] = (len(source), None, lines, name)
         tree = _compile(source, name, "exec", _ONLY_AST | self._flags, True)
         last = None
-        if tree.body and type(tree.body[-1]).__name__ == "Expr":
-            last = _compile("0", name, "eval", _ONLY_AST, True)
-            last.body = tree.body.pop().value
-        statements: CodeType = _compile(tree, name, "exec", self._flags, True)
-        # As in an interactive session, a __future__ import holds for the cells after it.
-        self._flags |= statements.co_flags & _ANNOTATIONS
+        if tree.body and type(tree.body[-1]) is _ast.Expr:
+            last = _ast.Expression(body=tree.body.pop().value)
+        statements: CodeType | None = None
+        if tree.body:
+            body: CodeType = _compile(tree, name, "exec", self._flags, True)
+            # As in an interactive session, a __future__ import holds for the cells after it.
+            self._flags |= body.co_flags & _ANNOTATIONS
+            statements = body
         if last is None:
             return statements, None
         return statements, _compile(last, name, "eval", self._flags, True)

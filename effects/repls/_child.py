@@ -1,14 +1,15 @@
-"""The program of a session's sandboxed process. Run as a script, never imported.
+"""The program of a session's sandboxed process.
 
-    PYTHONHASHSEED=0 python -P -s -S -B _child.py SOCKET_FD CONTEXT_FD
+    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER SOCKET_FD CONTEXT_FD
 
 It is started in a session and an empty folder of its own, with no other variable set and nothing
 open but a socket to the host and a file that holds the context's text. It reads frames (see
 `_frames`), does what they ask, one at a time, and ends with the host: when the socket is closed,
 and at once when the host dies.
 
-1. Standard library only. `_text`, `_functions` and the other siblings are loaded from this
-   file's folder, which then leaves `sys.path`.
+1. Standard library only. This file, `_text`, `_functions` and the other siblings are loaded as
+   top-level modules from their FOLDER, which then leaves `sys.path`. PROGRAM does no more: unlike
+   a script, a module isn't compiled at each start.
 2. The start is quick: what only a cell needs is loaded after `ready` was sent, while the host
    waits for a model.
 3. A frame that doesn't fit into memory is still taken off the socket: both sides always agree
@@ -19,13 +20,10 @@ Not contained yet: files and network are those of the user.
 
 import os
 import sys
-
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from effects.repls import _frames, _limits, _session, _text
     from effects.repls._pace import CHILD_SPIN_S
 else:
@@ -35,8 +33,7 @@ else:
     import _text
     from _pace import CHILD_SPIN_S
 
-del sys.path[0]
-
+PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); import _child; _child.run()"
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
 EXIT_NOT_STARTED = 70
@@ -141,6 +138,12 @@ class Wire:
         self._fd = -1
 
 
+def run() -> NoReturn:
+    """What PROGRAM calls."""
+    del sys.path[0]
+    main(Wire(int(sys.argv[2])), int(sys.argv[3]))
+
+
 def main(wire: Wire, context_fd: int) -> NoReturn:
     """Start a session and serve it until the host is gone."""
     try:
@@ -190,6 +193,7 @@ def text_of(fd: int) -> str:
 
 def prepare() -> None:
     """Load what cells will need, and see to it that the process dies with the host's."""
+    __import__("_ast")
     __import__("traceback")  # and linecache with it
 
     try:
@@ -220,7 +224,3 @@ def value(result: dict[str, Any]) -> bytes:
         problem = f"it takes {len(frame)} bytes to hand over: make it shorter"
         frame = _frames.encode({"t": "value", "text": None, "error": problem, "names": []})
     return frame
-
-
-if __name__ == "__main__":
-    main(Wire(int(sys.argv[1])), int(sys.argv[2]))

@@ -15,6 +15,8 @@ Whose turn it is, is always clear, and both sides keep to it:
 | `run` | `pause` or `end` |
 | `answers` | `pause` or `end` |
 | `read` | `value` |
+
+A request with ``"spin": true`` says that the one after it may follow quickly, see `_pace`.
 """
 
 import json
@@ -25,7 +27,7 @@ MAX_FRAME_BYTES = 64 << 20
 """Longest payload that the host takes from a child: it must hold a variable that is read."""
 
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_load = json.JSONDecoder().decode
+_load = json.JSONDecoder().raw_decode  # `decode` would look for blanks around it, by `re`
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -36,4 +38,8 @@ def encode(message: dict[str, Any]) -> bytes:
 
 def decode(payload: bytes | bytearray) -> Any:
     """What a payload says. Raises ValueError or RecursionError for what isn't JSON."""
-    return _load(payload.decode("utf-8", "surrogatepass"))
+    text = payload.decode("utf-8", "surrogatepass")
+    message, end = _load(text)
+    if end != len(text):
+        raise ValueError(f"a frame has {len(text) - end} characters after its JSON")
+    return message

@@ -35,6 +35,8 @@ class Sink:
     def take(self) -> tuple[str, int]:
         """The kept text and the number of characters written in all; starts anew."""
         with self._lock:
+            if not self._chars:
+                return "", 0
             # A time limit may have struck between two lines of `write`.
             text = self._kept.getvalue()[: self._limit]
             chars = max(self._chars, len(text))

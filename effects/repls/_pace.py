@@ -17,15 +17,16 @@ a small cell needs it twice. A process that looks for the next frame for a momen
 5. An answer found by spinning leaves the event loop no turn; now and then it must have one.
 """
 
-HOST_SPIN_S = 100e-6
-"""A small cell takes 30 to 60 microseconds. The event loop stands still for as long."""
+HOST_SPIN_S = 150e-6
+"""A small cell takes 30 to 100 microseconds. The event loop stands still for as long."""
 CHILD_SPIN_S = 400e-6
 """What a run does between two cells takes about 200, with an instant model and no disk."""
 TURN_S = 5e-3
 """How long the requests of one session may keep the event loop from turning."""
-MOST_SKIPPED = 64
-"""Requests between two spins in vain, at most: one costs half a millisecond where all processors
-are busy, so 8 microseconds a request."""
+MOST_SKIPPED = 12
+"""Requests between two spins in vain, at most. One costs a few hundred microseconds where all
+processors are busy. Where both processes share one though another is free, only trying again makes
+the system move one of them."""
 
 
 class Pace:

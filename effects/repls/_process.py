@@ -26,10 +26,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
-from effects.repls import _frames
-
-# Only so that Python caches the bytecode of what the child loads: the child itself may not write.
-from effects.repls import _session as _session
+# Imported whole, so that Python caches the bytecode of what the child loads: it may not write.
+from effects.repls import _child, _frames
 from effects.repls._pace import HOST_SPIN_S, Pace
 
 READ_BYTES = 1 << 16
@@ -40,7 +38,7 @@ EXIT_TIMEOUT_S = 0.5
 """How long a process whose socket was closed may take to exit by itself: long enough to learn
 how it ended."""
 _POLL_S = 0.002
-_PROGRAM = str(Path(__file__).with_name("_child.py"))
+_FOLDER = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +277,7 @@ def _spawned(socket_fd: int, context_fd: int, folder: str) -> "subprocess.Popen[
     # order when a cell is run again.
     flags = ["-P", "-s", "-S", "-B"]
     return subprocess.Popen(
-        [sys.executable, *flags, _PROGRAM, str(socket_fd), str(context_fd)],
+        [sys.executable, *flags, "-c", _child.PROGRAM, _FOLDER, str(socket_fd), str(context_fd)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -324,11 +322,16 @@ def _session_members(leader: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != leader:
             try:
-                with open(f"/proc/{name}/stat", "rb", buffering=0) as stat:
-                    # pid (name) state ppid pgrp session ...; the name may hold anything
-                    fields = stat.read(1024).rpartition(b")")[2].split()
+                stat = os.open(f"/proc/{name}/stat", os.O_RDONLY)  # quicker than a file object
             except OSError:
                 continue
+            try:
+                # pid (name) state ppid pgrp session ...; the name may hold anything
+                fields = os.read(stat, 1024).rpartition(b")")[2].split(None, 4)
+            except OSError:
+                continue
+            finally:
+                os.close(stat)
             if len(fields) > 3 and int(fields[3]) == leader:
                 found.append(int(name))
     return found

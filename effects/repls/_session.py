@@ -88,7 +88,8 @@ class Session:
 
     def _run(self, code: str) -> None:
         statements, expression = self._compiler.split(code)
-        exec(statements, self._names)
+        if statements is not None:
+            exec(statements, self._names)
         if expression is not None:
             value = eval(expression, self._names)
             if value is not None:
