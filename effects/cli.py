@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from effects.commands import demo as demo_command
+from effects.commands import events as events_command
+from effects.commands import going_on as going_on_command
+from effects.commands import replay as replay_command
 from effects.commands import run as run_command
 from effects.commands import runs as runs_command
 from effects.commands.options import Option, add_options, fill_in
@@ -34,6 +37,7 @@ examples:
   rlm-fsm run "Which invoices are overdue?" invoices/ --model openai:gpt-5
   cat book.txt | rlm-fsm run "Who is the narrator?" --model ollama:llama3
   rlm-fsm show last
+  rlm-fsm resume last
 
 The answer goes to stdout, everything else to stderr.
 exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial (a
@@ -87,6 +91,51 @@ COMMANDS: dict[str, _Command] = {
         groups=runs_command.SHOW_GROUPS,
         add_arguments=runs_command.add_show_arguments,
         perform=runs_command.show,
+    ),
+    "resume": _Command(
+        help="go on with a run that was killed, cancelled, failed, or ended by a limit",
+        groups=going_on_command.RESUME_GROUPS,
+        add_arguments=going_on_command.add_arguments,
+        perform=going_on_command.resume,
+        more="Calls whose outcome is in the log are not made again.\n\nexamples:\n"
+        "  rlm-fsm resume last\n  rlm-fsm resume 20261122-1 --max-steps 80",
+    ),
+    "fork": _Command(
+        help="begin a run that shares another one's events up to event N",
+        groups=going_on_command.FORK_GROUPS,
+        add_arguments=going_on_command.add_arguments,
+        perform=going_on_command.fork,
+        more="Nothing shared is copied or paid again.\n\nexamples:\n"
+        "  rlm-fsm fork last --at 7 --model another\n"
+        "  rlm-fsm fork last --at 1 --edit question.txt",
+    ),
+    "replay": _Command(
+        help="verify a run against its log, without any call, and print its answer",
+        groups=replay_command.GROUPS,
+        add_arguments=replay_command.add_arguments,
+        perform=replay_command.replay,
+        more="exit codes: 0 verified, however the run ended; 1 it diverges or is damaged.",
+    ),
+    "events": _Command(
+        help="list the events of a run",
+        groups=events_command.EVENTS_GROUPS,
+        add_arguments=events_command.add_events_arguments,
+        perform=events_command.list_events,
+    ),
+    "diff": _Command(
+        help="compare two runs event by event",
+        groups=events_command.DIFF_GROUPS,
+        add_arguments=events_command.add_diff_arguments,
+        perform=events_command.diff,
+        more="Not compared are times and the provider's names of requests; and, after the\n"
+        "common beginning, what only says that a call begins or that a run goes on.\n"
+        "The exit code is 0 whether they differ or not.",
+    ),
+    "verify": _Command(
+        help="check a run, or all runs of a log, for damage",
+        groups=events_command.VERIFY_GROUPS,
+        add_arguments=events_command.add_verify_arguments,
+        perform=events_command.verify,
     ),
     "demo": _Command(
         help="watch a run that needs no model: a scripted one searches a haystack",

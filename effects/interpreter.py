@@ -147,10 +147,11 @@ class Interpreter:
         self.log.append(self.run_id, seq, events)
         self.state = state
         self._remember(events)
-        self._publish(seq, events)
+        self.publish(seq, events)
         return effects
 
-    def _publish(self, seq: int, batch: Sequence[Event]) -> None:
+    def publish(self, seq: int, batch: Sequence[Event]) -> None:
+        """Tell the listeners of events that were appended after event number `seq`."""
         for listener in self.listeners:
             for number, event in enumerate(batch, seq + 1):
                 try:

@@ -107,6 +107,7 @@ async def go_on(
         log = open_log(parts.log, stack)
         name = log.find(run_id)
         stack.enter_context(log.lead(name))
+        _check_begun(log, name)
         interpreter = _interpreter(parts, log, name)
         interpreter.on_changed_output = on_changed_output
         interpreter.restore(logged.event for logged in log.load(name))
@@ -159,6 +160,7 @@ async def branch(
         log.fork(fork, parent, boundary)
         stack.enter_context(log.lead(fork))
         log.append(fork, before.seq, own)
+        interpreter.publish(before.seq, own)
         return await _drive(parts, interpreter)
 
 
@@ -254,6 +256,17 @@ def _settle(interpreter: Interpreter, parts: Parts, context: Context | None) -> 
     else:
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
     interpreter.open_repl = _sessions(parts, state.options)
+
+
+def _check_begun(log: EventLog, run_id: RunId) -> None:
+    """Refuse a fork whose process died before its first commit: its changes are recorded nowhere,
+    so that it would go on as its parent."""
+    for info in log.runs():
+        if info.run_id == run_id and info.parent is not None and info.events == info.parent_seq:
+            raise UsageError(
+                f"the fork {run_id} was stopped before it began, and what it was to change isn't "
+                f"in the log: fork {info.parent} again"
+            )
 
 
 def _check_limit(state: RunState, policy: Policy | None) -> None:

@@ -157,7 +157,9 @@ def test_a_wrong_key_shows_the_providers_words_and_the_run_but_no_key(
     out, err = capsys.readouterr()
     assert out == ""
     assert "Incorrect API key provided." in err
-    assert f"The run {runs(log)[0].run_id} is in the log {log}.\nSteps: rlm-fsm show" in err
+    run_id = runs(log)[0].run_id
+    assert f"The run {run_id} is in the log {log}; it can be resumed.\nSteps: rlm-fsm sh" in err
+    assert err.endswith(f"\nGo on: rlm-fsm resume {run_id}\n")
     assert ".." not in err
     assert "sk-wrong" not in err
     assert "Traceback" not in err
@@ -222,6 +224,7 @@ def test_ctrl_c_leaves_a_whole_log_and_names_the_run(at: str, log: Path, folder:
     assert "Traceback" not in err
     run_id = runs(log)[0].run_id
     assert f"cancelled. The run {run_id} is in the log {log}.\nSteps: rlm-fsm show {run_id}" in err
+    assert err.endswith(f"\nGo on: rlm-fsm resume {run_id}\n")
     events = recorded(log, run_id)
     assert isinstance(events[-2], Cancelled)
     assert isinstance(events[-1], RunFinished)

@@ -135,6 +135,7 @@ def test_the_environment_stands_in_for_options_and_the_command_line_wins(
     assert capsys.readouterr().err == (
         "rlm-fsm: partial: the limit max_steps is reached; the best answer so far.\n"
         f"Steps: rlm-fsm show {runs(log)[1].run_id}\n"
+        f"Go on: rlm-fsm resume {runs(log)[1].run_id} --max-steps 4\n"
     )
 
 

@@ -4,14 +4,16 @@ Exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial, 130
 """
 
 import shlex
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from effects.commands.choices import LIMITS
+from effects.commands.records import read_record
 from effects.commands.terminal import Terminal
-from effects.context import Context
-from effects.result import usage_of
-from effects.rlm import RLM
-from rlm_fsm.errors import LogError, RunError
+from effects.result import RunResult, usage_of
+from effects.view.cut import head, plural
+from rlm_fsm.errors import LogError, ReplayDiverged, RunError
 from rlm_fsm.event import Status
 from rlm_fsm.state import RunState
 
@@ -26,8 +28,10 @@ _EXIT_CODES: dict[Status, int] = {
     "partial": PARTIAL,
     "failed": FAILED,
     "cancelled": CANCELLED,
-    "running": FAILED,  # its log failed
+    "running": FAILED,  # its log failed, or its session didn't come back
 }
+_SHOWN_CHARS = 600
+"""How much is shown of what differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,26 +64,33 @@ class Conclusion:
         }
 
 
-def perform(
-    rlm: RLM, query: str, context: Context, view: "LiveView | PlainView", log: str
-) -> Conclusion:
-    """Run to the end, whatever end it is. `rlm` must have `view` as its listener.
+def perform(act: Callable[[], RunResult], view: "LiveView | PlainView", log: str) -> Conclusion:
+    """Run to the end, whatever end it is. `act` must have `view` as its listener.
 
-    What is wrong before the run began is raised, Ctrl-C included.
+    What is wrong before anything was appended is raised, Ctrl-C included.
     """
     error: str | None = None
+    follower = view.follower
     with view:
         try:
-            rlm.run(query, context)
+            result = act()
+            if not follower.run_id:  # it was over: there was nothing to append
+                state = read_record(log, result.run_id).state
+                return Conclusion(run_id=result.run_id, state=state, log=log)
         except (RunError, LogError) as failure:
-            if not view.follower.run_id:
+            if not follower.run_id:
                 raise
             error = str(failure)
-        except KeyboardInterrupt:
-            if not view.follower.run_id:
+        except ReplayDiverged as diverged:
+            if not follower.run_id:
                 raise
-            error = f"cancelled. The run {view.follower.run_id} is in the log {log}."
-    follower = view.follower
+            error = difference(diverged)
+            if "on_changed_output" in str(diverged):
+                error += "\nTo go on with what it gives now: --accept-changed-output"
+        except KeyboardInterrupt:
+            if not follower.run_id:
+                raise
+            error = f"cancelled. The run {follower.run_id} is in the log {log}."
     return Conclusion(run_id=follower.run_id, state=follower.state, log=log, error=error)
 
 
@@ -90,21 +101,60 @@ def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
         terminal.json(end.to_dict())
     elif state.status in ("finished", "partial"):
         terminal.answer(state.output)
+    if state.uncertain and not terminal.is_quiet:
+        terminal.tell(
+            f"{plural(state.uncertain, 'call')} in flight when the run stopped: each may have "
+            "been paid for without an outcome"
+        )
     show = show_command(end, default_log)
+    steps = f"Steps: {show}\nGo on: {resume_command(end.run_id, state, end.log, default_log)}"
     match state.status:
         case "finished":
             if not terminal.is_quiet:
                 terminal.tell(f"see its steps with: {show}")
         case "partial":
             best = "the best answer so far" if state.output.strip() else "no answer so far"
-            terminal.tell(f"partial: the limit {state.limit} is reached; {best}.\nSteps: {show}")
+            terminal.tell(f"partial: the limit {state.limit} is reached; {best}.\n{steps}")
         case _:
             why = end.error or f"{state.error}. The run {end.run_id} is in the log {end.log}."
-            terminal.tell(f"{why}\nSteps: {show}")
+            terminal.tell(f"{why}\n{steps}")
     return end.exit_code
 
 
 def show_command(end: Conclusion, default_log: str) -> str:
     """The command that shows the run."""
-    log = "" if end.log == default_log else f" --log {shlex.quote(end.log)}"
-    return f"rlm-fsm show {end.run_id}{log}"
+    return f"rlm-fsm show {end.run_id}{_log_option(end.log, default_log)}"
+
+
+def resume_command(run_id: str, state: RunState, log: str, default_log: str) -> str:
+    """The command that goes on with a run; under a larger limit, if one ended it."""
+    return f"rlm-fsm resume {run_id}{_larger(state)}{_log_option(log, default_log)}"
+
+
+def difference(diverged: ReplayDiverged) -> str:
+    """Where a run differs from its log, in lines; what differs is cut."""
+    run = f"run {diverged.run_id}" if diverged.run_id else "the run"
+    return (
+        f"{run} diverges at event {diverged.seq}:\n"
+        f"  expected: {head(_text(diverged.expected), _SHOWN_CHARS)}\n"
+        f"  found:    {head(_text(diverged.found), _SHOWN_CHARS)}"
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _log_option(log: str, default_log: str) -> str:
+    return "" if log == default_log else f" --log {shlex.quote(log)}"
+
+
+def _larger(state: RunState) -> str:
+    option = next((ours for ours, name in LIMITS.items() if name == state.limit), None)
+    allowed = None if option is None else getattr(state.options.policy, LIMITS[option])
+    if option is None or allowed is None:
+        return ""
+    # The call for the best answer took a turn too: one more than allowed would not do.
+    larger = max(2 * allowed, allowed + 2) if isinstance(allowed, int) else 2 * allowed or 1.0
+    shown = str(larger) if isinstance(larger, int) else f"{larger:g}"
+    return f" --{option.replace('_', '-')} {shown}"

@@ -60,7 +60,7 @@ def demo(arguments: Namespace, environment: Mapping[str, str]) -> int:
         terminal.progress(f"archive {seed}: {size:g} million characters are being written")
     haystack = make_haystack(seed, chars=int(size * 1_000_000))
     context = Context.from_documents(haystack.documents, names=haystack.names)
-    end = perform(rlm, haystack.question, context, view, str(log))
+    end = perform(lambda: rlm.run(haystack.question, context), view, str(log))
     code = report(end, terminal, default_log=read_settings(environment).log)
     if end.state.status != "finished":
         return code

@@ -4,6 +4,7 @@ An option given on the command line wins over its variable ``RLM_FSM_<OPTION>``,
 default. An empty variable counts as unset.
 """
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ class Option:
     """Name of its value; empty for a flag, which takes none."""
     convert: Callable[[str], Any] = str
     """From text to value; raises `ArgumentTypeError`."""
+    is_list: bool = False
+    """Whether it takes one value or more, and several times; in the environment, the separator is
+    that of PATH."""
 
     @property
     def dest(self) -> str:
@@ -59,6 +63,8 @@ def add_options(parser: ArgumentParser, title: str, options: Sequence[Option]) -
                 metavar=option.metavar,
                 default=None,
                 help=explained,
+                nargs="+" if option.is_list else None,
+                action="extend" if option.is_list else "store",
             )
         else:
             group.add_argument(name, dest=dest, action="store_true", default=None, help=explained)
@@ -71,11 +77,16 @@ def fill_in(
     for option in options:
         text = environment.get(option.variable, "").strip()
         if text and getattr(arguments, option.dest) is None:
-            convert = option.convert if option.metavar else _truth
             try:
-                setattr(arguments, option.dest, convert(text))
+                setattr(arguments, option.dest, _from_environment(option, text))
             except ArgumentTypeError as error:
                 raise UsageError(f"{option.variable}: {error}") from None
+
+
+def _from_environment(option: Option, text: str) -> Any:
+    if option.is_list:
+        return [option.convert(part) for part in text.split(os.pathsep)]
+    return option.convert(text) if option.metavar else _truth(text)
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -152,4 +163,15 @@ REPL = Option(
     convert=choice("python", "monty"),
     help="where code runs: python, a process of its own (default), or monty, a sandboxed "
     "interpreter of a part of Python",
+)
+CONTEXT = Option(
+    name="context",
+    metavar="PATH",
+    is_list=True,
+    help="the files, folders or globs that the run began with, when the log can't give its "
+    "context back; - for standard input",
+)
+ACCEPT_CHANGED_OUTPUT = Option(
+    name="accept-changed-output",
+    help="go on although a cell prints something else when it is run again (a clock, chance)",
 )

@@ -2,22 +2,14 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from effects.commands.options import JSON, LOG, NO_COLOR, Option, whole
+from effects.commands.records import Record, add_run_argument, read_record
 from effects.commands.terminal import Terminal
-from effects.log.base import RunInfo
-from rlm_fsm.errors import IllegalEvent, LogCorrupt, ReplayDiverged, RunNotFound
-from rlm_fsm.event import Event
-from rlm_fsm.ids import RunId
-from rlm_fsm.state import INITIAL, RunState
-
-_NEWEST = ("last", "-1")
 
 RUNS_OPTIONS = (
     Option(name="limit", metavar="N", convert=whole(0), help="how many runs (default 20; 0: all)"),
@@ -34,16 +26,11 @@ SHOW_OPTIONS = (
 RUNS_GROUPS = {"options": RUNS_OPTIONS}
 SHOW_GROUPS = {"options": SHOW_OPTIONS}
 
+add_show_arguments = add_run_argument
+
 
 def add_runs_arguments(parser: ArgumentParser) -> None:
     """It takes options only."""
-
-
-def add_show_arguments(parser: ArgumentParser) -> None:
-    """Which run."""
-    parser.add_argument(
-        "run", metavar="RUN", help="the run's id, its beginning, or last for the newest run"
-    )
 
 
 def list_runs(arguments: Namespace, environment: Mapping[str, str]) -> int:
@@ -73,11 +60,12 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Print the steps of a run; the exit code is 1 for a damaged one."""
     from effects.result import usage_of
     from effects.rlm import log_target
+    from effects.settings import read_settings
     from rlm_fsm.trace import trace
 
     terminal = Terminal(arguments)
     log = str(log_target(arguments.log))
-    record = _read(log, arguments.run)
+    record = read_record(log, arguments.run)
     state = record.state
     steps = trace(record.events, run_id=record.run_id)
     if terminal.wants_json:
@@ -91,52 +79,40 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
             "usage": asdict(usage_of(state)),
             "cost_usd": state.spent.cost_usd,
             "log": log,
+            "parent": record.info.parent if record.info else None,
+            "parent_seq": record.info.parent_seq if record.info else None,
+            "in_flight": sorted(state.calls),
             "damage": record.damage,
             "steps": [asdict(step) for step in steps],
         }
         terminal.json(document)
     else:
+        from effects.view.marks import marks
         from effects.view.show import show_run
 
-        full = bool(arguments.full)
-        show_run(terminal.console(sys.stdout), record.run_id, state, steps, full=full)
+        show_run(
+            terminal.console(sys.stdout),
+            record.run_id,
+            state,
+            steps,
+            full=bool(arguments.full),
+            origin=record.origin,
+            marks=marks(record.events),
+            advice=_advice(record, log, read_settings(environment).log),
+        )
     if record.damage is not None:
         terminal.tell(record.damage)
         return 1
     return 0
 
 
-@dataclass(slots=True)
-class _Record:
-    """What could be read of a run."""
+def _advice(record: Record, log: str, default_log: str) -> str:
+    """How to go on with a run; nothing for one that has finished or is damaged."""
+    from effects.commands.conclude import resume_command
 
-    run_id: RunId
-    events: list[Event] = field(default_factory=list[Event])
-    state: RunState = INITIAL
-    """After them."""
-    damage: str | None = None
-
-
-def _read(log: str, name: str) -> _Record:
-    """The run that a name means, up to its end or its first damage."""
-    from effects.jobs import open_log
-    from rlm_fsm.reducer import step
-
-    if log != ":memory:" and not Path(log).exists():
-        raise RunNotFound(f"{log}: there is no such log, and so no run {name!r}", path=log)
-    with ExitStack() as stack:
-        opened = open_log(log, stack)
-        record = _Record(_newest(opened.runs(), log) if name in _NEWEST else opened.find(name))
-        try:
-            for logged in opened.load(record.run_id):
-                record.events.append(logged.event)
-                record.state, _ = step(record.state, logged.event)
-        except (LogCorrupt, ReplayDiverged, IllegalEvent) as error:
-            record.damage = f"the run is damaged after event {record.state.seq}: {error}"
-    return record
-
-
-def _newest(found: Sequence[RunInfo], log: str) -> RunId:
-    if not found:
-        raise RunNotFound(f"{log}: there is no run yet", path=log)
-    return found[0].run_id
+    if record.state.status == "finished" or record.damage is not None:
+        return ""
+    command = resume_command(record.run_id, record.state, log, default_log)
+    if record.state.status == "running":
+        return f"it is being worked on, or was killed; then it goes on with: {command}"
+    return f"it goes on with: {command}"

@@ -13,6 +13,7 @@ from effects.view.cut import clean
 
 if TYPE_CHECKING:
     from effects.view.blocks import TerminalConsole
+    from effects.view.follow import Earlier
     from effects.view.live import LiveView
     from effects.view.plain import PlainView
 
@@ -60,17 +61,20 @@ class Terminal:
             emoji=False,
         )
 
-    def view(self) -> "LiveView | PlainView":
-        """How a run is shown: live on a terminal, in lines elsewhere, not at all when quiet."""
+    def view(self, earlier: "Earlier | None" = None) -> "LiveView | PlainView":
+        """How a run is shown: live on a terminal, in lines elsewhere, not at all when quiet.
+
+        `earlier`: see `effects.view.follow.Follower`.
+        """
         from effects.view.plain import PlainView
 
         if self.is_quiet:
-            return PlainView(lambda _: None)
+            return PlainView(lambda _: None, earlier)
         if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
-            return PlainView(self.progress)
+            return PlainView(self.progress, earlier)
         from effects.view.live import LiveView
 
-        return LiveView(self.console(sys.stderr))
+        return LiveView(self.console(sys.stderr), earlier=earlier)
 
     def flush(self) -> None:
         """Write out what is buffered, so that nothing is left to fail when the program ends."""

@@ -78,6 +78,11 @@ def aside(text: str, *, deep: bool = False) -> RenderableType:
     return Padding(line, _DEEP if deep else _INDENT, expand=False)
 
 
+def mark(text: str) -> RenderableType:
+    """Something that is to be noticed, whole."""
+    return Padding(Text(clean(text), style="yellow"), _INDENT, expand=False)
+
+
 def call(name: str, reply: str, *, failed: bool, width: int) -> RenderableType:
     """A subcall and the head of its reply, on one line."""
     line = Text(f"{name} ", style="cyan", no_wrap=True, overflow="ellipsis")

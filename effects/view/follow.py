@@ -3,8 +3,12 @@
 A `Follower` folds the events of a run with the reducer itself, so that a view knows what the
 machine knows: the code that runs, the calls in flight, what was spent. It tells what is new as
 `Item`s; how they look is the views' business. It holds no more of a prompt than its head.
+
+A run that is resumed or forked doesn't begin with its first event: what came before is read from
+the log when the first new event arrives, and folded without a word.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -19,10 +23,11 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     VariableRead,
 )
-from rlm_fsm.ids import CallId, FrameId, host_call_id
+from rlm_fsm.ids import CallId, FrameId, RunId, host_call_id
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, Phase, RunState
 from rlm_fsm.values import HostCall, Usage
@@ -40,6 +45,17 @@ class Began:
 
     run_id: str
     event: RunStarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WentOn:
+    """A run goes on that had stopped; or a fork begins where it leaves the other run."""
+
+    run_id: str
+    after: int
+    """The last event before."""
+    event: RunResumed
+    state: RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +140,19 @@ class Ended:
 
 
 Item = (
-    Began | Turned | CellBegan | CallsBegan | CallEnded | CallsEnded | CellEnded | Noted | Ended
-)  # fmt: skip
+    Began
+    | WentOn
+    | Turned
+    | CellBegan
+    | CallsBegan
+    | CallEnded
+    | CallsEnded
+    | CellEnded
+    | Noted
+    | Ended
+)
+Earlier = Callable[[RunId, int], Iterable[Event]]
+"""What finds the events of a run up to one, included."""
 
 
 @dataclass(slots=True)
@@ -140,8 +167,11 @@ class _Batch:
 class Follower:
     """Follows one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Earlier | None = None) -> None:
+        """`earlier` finds what came before the first event that is seen, if that isn't the first
+        of its run."""
         self.run_id = ""
+        self._earlier = earlier
         self.state: RunState = INITIAL
         self._cells: dict[FrameId, CallId] = {}
         self._batches: dict[FrameId, _Batch] = {}
@@ -150,12 +180,11 @@ class Follower:
 
     def see(self, appended: "Appended") -> list[Item]:
         """Fold the next event; what there is to show of it."""
-        event, before = appended.event, self.state
         self.run_id = appended.run_id
-        self._clock_s = max(self._clock_s, cast(float, getattr(event, "clock_s", 0.0)))
-        self.state, _ = step(before, event)
-        items = self._items(event, before)
-        return [*items, *self._calls_ended(), *self._cell_began(event.frame)]
+        if self._earlier is not None and self.state.seq < appended.seq - 1:
+            for event in self._earlier(appended.run_id, appended.seq - 1):
+                self._fold(event)
+        return self._fold(appended.event)
 
     @property
     def calls_made(self) -> int:
@@ -187,10 +216,20 @@ class Follower:
             case Phase.DONE | Phase.FAILED:
                 return state.status if state.is_over else "ending"
 
+    def _fold(self, event: Event) -> list[Item]:
+        before = self.state
+        self._clock_s = max(self._clock_s, cast(float, getattr(event, "clock_s", 0.0)))
+        self.state, _ = step(before, event)
+        items = self._items(event, before)
+        return [*items, *self._calls_ended(), *self._cell_began(event.frame)]
+
     def _items(self, event: Event, before: RunState) -> list[Item]:
         match event:
             case RunStarted():
                 return [Began(run_id=self.run_id, event=event)]
+            case RunResumed():
+                after = before.seq
+                return [WentOn(run_id=self.run_id, after=after, event=event, state=self.state)]
             case ModelReplied() | ModelFailed():
                 return self._call_items(event, before)
             case CodePaused():

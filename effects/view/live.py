@@ -24,13 +24,15 @@ from effects.view.follow import (
     CallsEnded,
     CellBegan,
     CellEnded,
+    Earlier,
     Ended,
     Follower,
     Item,
     Noted,
     Turned,
+    WentOn,
 )
-from effects.view.plain import answered, calls, line, size, totals
+from effects.view.plain import answered, calls, line, size, totals, went_on
 from rlm_fsm.ids import ROOT
 from rlm_fsm.prompts import PROFILES
 from rlm_fsm.reply import parse
@@ -54,8 +56,10 @@ class LiveView:
         *,
         clock: Callable[[], float] = time.monotonic,
         auto_refresh: bool = True,
+        earlier: Earlier | None = None,
     ) -> None:
-        self.follower = Follower()
+        """`earlier`: see `Follower`."""
+        self.follower = Follower(earlier)
         self._console = console
         self._clock = clock
         self._began_s = clock()
@@ -90,6 +94,8 @@ class LiveView:
         match item:
             case Began():
                 return self._header(item)
+            case WentOn():
+                return blocks.stack(blocks.question(item.state.query), blocks.aside(went_on(item)))
             case Turned():
                 return self._turn(item)
             case CellBegan():
@@ -172,7 +178,7 @@ def _model_name(adapter: str) -> str:
 
 
 def _is_root(item: Item) -> bool:
-    return isinstance(item, Began | Ended) or item.frame == ROOT
+    return isinstance(item, Began | WentOn | Ended) or item.frame == ROOT
 
 
 def _of_sub_run(item: Item) -> RenderableType | None:

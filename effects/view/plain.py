@@ -11,11 +11,13 @@ from effects.view.follow import (
     CallsEnded,
     CellBegan,
     CellEnded,
+    Earlier,
     Ended,
     Follower,
     Item,
     Noted,
     Turned,
+    WentOn,
 )
 from rlm_fsm.ids import ROOT, FrameId
 from rlm_fsm.state import RunState
@@ -30,9 +32,9 @@ _TEXT_CHARS = 100
 class PlainView:
     """A listener that writes a line per step."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """`write` is given one line at a time, without its newline."""
-        self.follower = Follower()
+    def __init__(self, write: Callable[[str], None], earlier: Earlier | None = None) -> None:
+        """`write` is given one line at a time, without its newline. `earlier`: see `Follower`."""
+        self.follower = Follower(earlier)
         self._write = write
 
     def __enter__(self) -> Self:
@@ -53,6 +55,8 @@ def line(item: Item) -> str | None:
     match item:
         case Began(run_id=run_id, event=event):
             return f"run {run_id}: {size(event.context.chars, event.context.documents)}"
+        case WentOn():
+            return went_on(item)
         case Turned():
             return _of(item.frame, f"turn {item.number}: {_turn(item)}")
         case CellBegan():
@@ -82,6 +86,12 @@ def size(chars: int, documents: int) -> str:
     """The size of a context in words."""
     in_documents = "" if documents == 1 else f" in {plural(documents, 'document')}"
     return f"{plural(chars, 'character')}{in_documents}"
+
+
+def went_on(item: WentOn) -> str:
+    """Which run goes on, and where."""
+    fork = ", a fork," if item.event.is_fork else ""
+    return f"run {item.run_id}{fork} goes on after event {item.after:,}"
 
 
 def calls(item: CallsBegan) -> str:

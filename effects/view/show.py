@@ -1,6 +1,6 @@
 """A recorded run as a person reads it: the steps of its trace, then how it ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console, RenderableType
@@ -15,31 +15,63 @@ _CALLS_SHOWN = 6
 """Subcalls shown of a batch, unless all is asked for."""
 
 
-def show_run(console: Console, run_id: str, state: RunState, steps: Trace, *, full: bool) -> None:
-    """Print a run. `full`: nothing is cut."""
-    for part in _parts(console, run_id, state, steps, full):
+def show_run(
+    console: Console,
+    run_id: str,
+    state: RunState,
+    steps: Trace,
+    *,
+    full: bool,
+    origin: str = "",
+    marks: Mapping[int, Sequence[str]] | None = None,
+    advice: str = "",
+) -> None:
+    """Print a run.
+
+    `full`: nothing is cut. `origin`: where a fork comes from. `marks`: what is to be said between
+    the steps, by the number of steps before it. `advice`: how to go on with it.
+    """
+    console.print(blocks.question(state.query))
+    for part in _about(run_id, state, origin):
+        console.print(part)
+    for part in _steps(console, steps, full, marks or {}):
+        console.print(part)
+    for part in _end(state, full, advice):
         console.print(part)
 
 
-def _parts(
-    console: Console, run_id: str, state: RunState, steps: Trace, full: bool
-) -> Iterator[RenderableType]:
-    yield blocks.question(state.query)
+def _about(run_id: str, state: RunState, origin: str) -> Iterator[RenderableType]:
     if state.context is not None:
         about = size(state.context.chars, state.context.documents)
         yield blocks.aside(f"{about} · {state.options.repl_backend} REPL · run {run_id}")
+    if origin:
+        yield blocks.aside(origin)
+
+
+def _steps(
+    console: Console, steps: Trace, full: bool, marks: Mapping[int, Sequence[str]]
+) -> Iterator[RenderableType]:
     turns, told = 0, set[str]()
-    for group, found in groupby(steps, key=lambda step: step.parallel_group_id):
-        batch = list(found)
-        if group is not None:
-            if group not in told:
-                yield _asked(batch[0])
-            told.add(group)
-            yield from _calls(batch, console.width, full)
-            continue
-        for step in batch:
-            turns += step.kind == "root_call"
-            yield from _step(step, turns, full)
+    before = 0
+    for place in sorted({*marks, len(steps)}):
+        part = steps.steps[before:place]
+        before = place
+        for group, found in groupby(part, key=lambda step: step.parallel_group_id):
+            batch = list(found)
+            if group is not None:
+                if group not in told:
+                    yield _asked(batch[0])
+                told.add(group)
+                yield from _calls(batch, console.width, full)
+                continue
+            for step in batch:
+                turns += step.kind == "root_call"
+                yield from _step(step, turns, full)
+        for text in marks.get(place, ()):
+            yield blocks.mark(text)
+
+
+def _end(state: RunState, full: bool, advice: str) -> Iterator[RenderableType]:
     yield blocks.rule(state.status, totals(state))
     if state.limit:
         yield blocks.note("limit", state.limit)
@@ -48,6 +80,8 @@ def _parts(
     if state.output.strip():
         lines = blocks.WHOLE if full else 20
         yield blocks.output(state.output, first=lines, last=lines)
+    if advice:
+        yield blocks.mark(advice)
 
 
 def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:

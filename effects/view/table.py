@@ -33,7 +33,11 @@ def runs_table(runs: Sequence["RunInfo"], now: datetime) -> Table:
     table.add_column("events", no_wrap=True, justify="right")
     table.add_column("query", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("answer", no_wrap=True, overflow="ellipsis", ratio=1)
+    has_forks = any(run.parent is not None for run in runs)
+    if has_forks:
+        table.add_column("fork of", no_wrap=True, style="dim")
     for run in runs:
+        origin = [] if run.parent is None else [Text(f"{run.parent} at {run.parent_seq or 0:,}")]
         table.add_row(
             Text(run.run_id),
             Text(ago(run.created_at, now), style="dim"),
@@ -41,6 +45,7 @@ def runs_table(runs: Sequence["RunInfo"], now: datetime) -> Table:
             Text(f"{run.events:,}"),
             Text(head(run.query, _HEAD_CHARS)),
             Text(head(run.output or "", _HEAD_CHARS)),
+            *origin,
         )
     return table
 

@@ -1,0 +1,100 @@
+"""How a run stands after one of its events: as lines for people, as a document for programs."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, assert_never
+
+from effects.view.cut import clean, head, plural
+from effects.view.plain import totals
+from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.fold import pending
+from rlm_fsm.state import Frame, RunState
+
+_TEXT_CHARS = 200
+
+
+def state_lines(run_id: str, state: RunState) -> Iterator[str]:
+    """A state in lines: frames, what is in flight and owed, what was spent."""
+    yield f"run {run_id} after event {state.seq:,}: {state.status}"
+    for _, frame in sorted(state.frames.items()):
+        yield f"frame {frame.id}: {_frame(frame)}"
+    if state.calls:
+        yield f"in flight: {', '.join(sorted(state.calls))}"
+    if state.queue:
+        yield f"waiting for a place: {plural(len(state.queue), 'call')}"
+    for effect in pending(state):
+        yield f"owed: {_effect(effect)}"
+    yield f"spent: {totals(state)}"
+    if state.uncertain:
+        yield f"uncertain so far: {plural(state.uncertain, 'call')}"
+    for name in ("limit", "error", "output"):
+        if text := getattr(state, name):
+            yield clean(f"{name}: {head(text, _TEXT_CHARS)}")
+
+
+def state_document(run_id: str, state: RunState) -> dict[str, Any]:
+    """A state as plain data, without its conversations."""
+    return {
+        "run_id": run_id,
+        "seq": state.seq,
+        "status": state.status,
+        "query": state.query,
+        "frames": [_frame_document(frame) for _, frame in sorted(state.frames.items())],
+        "in_flight": sorted(state.calls),
+        "queued": [call.call_id for call in state.queue],
+        "owed": [_effect(effect) for effect in pending(state)],
+        "spent": asdict(state.spent),
+        "uncertain_calls": state.uncertain,
+        "output": state.output,
+        "limit": state.limit,
+        "error": state.error,
+        "cause": state.cause,
+    }
+
+
+def _frame(frame: Frame) -> str:
+    facts = [frame.phase.name, f"turn {frame.turns} of {frame.max_steps}"]
+    if frame.cell is not None:
+        facts.append(f"cell {frame.cell.id}")
+    if frame.pause is not None:
+        asked = len(set(frame.pause.asked))
+        facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'subcall')} answered")
+    if frame.reading is not None:
+        facts.append(f"reads {frame.reading}")
+    if frame.limit is not None:
+        facts.append(f"limit {frame.limit}")
+    return ", ".join(facts)
+
+
+def _frame_document(frame: Frame) -> dict[str, Any]:
+    pause = frame.pause
+    return {
+        "frame": frame.id,
+        "phase": frame.phase.name,
+        "turns": frame.turns,
+        "max_steps": frame.max_steps,
+        "cell": None if frame.cell is None else frame.cell.id,
+        "code": None if frame.cell is None else frame.cell.code,
+        "asked": [] if pause is None else list(pause.asked),
+        "answered": [] if pause is None else sorted(pause.answers),
+        "missing": 0 if pause is None else pause.missing,
+        "reading": frame.reading,
+        "limit": frame.limit,
+        "best": frame.best,
+    }
+
+
+def _effect(effect: Effect) -> str:
+    match effect:
+        case Record():
+            return f"record {type(effect.event).__name__}"
+        case CallModel():
+            return f"call {effect.call_id} of the model {effect.adapter!r}"
+        case RunCode():
+            return f"run cell {effect.call_id}"
+        case ResumeCode():
+            return f"go on with cell {effect.call_id}"
+        case ReadVariable():
+            return f"read {effect.name}"
+        case _:
+            assert_never(effect)
