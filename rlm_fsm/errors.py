@@ -61,6 +61,7 @@ class ReplayDiverged(RLMError):
         self.seq = seq
         self.expected = expected
         self.found = found
+        self.hint = hint
 
 
 class RunError(RLMError):

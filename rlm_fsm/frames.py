@@ -83,6 +83,7 @@ def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
         frame,
         phase=Phase.CLOSING,
         limit=reached.limit,
+        lost_turns=frame.lost_turns + 1,
         news=f"{frame.news}\n\n{closing_message(reached.limit)}".lstrip(),
     )
     told, call = _turn(frame, state.options, "closing")

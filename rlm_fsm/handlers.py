@@ -383,7 +383,14 @@ def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
     options = event.options or state.options
     frame = evolve(frame, max_steps=options.policy.max_steps)
     state = evolve(
-        state, status="running", options=options, output="", limit=None, error=None, cause=None
+        state,
+        status="running",
+        options=options,
+        output="",
+        limit=None,
+        error=None,
+        cause=None,
+        uncertain=0 if event.is_fork else state.uncertain,
     )
     return put(state, frame)
 

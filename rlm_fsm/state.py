@@ -102,7 +102,8 @@ class Frame:
     turns: int = 0
     """Model turns asked for; the last one's number."""
     lost_turns: int = 0
-    """Turns whose call failed and that were asked again: they are not used up."""
+    """Turns that are not used up: those whose call failed and was asked again, and the last one
+    for the best answer."""
     cells: int = 0
     reads: int = 0
     host_calls: int = 0

@@ -485,6 +485,15 @@ def test_a_partial_run_goes_on_under_a_larger_policy(closing: Machine):
     assert (closing.state.status, closing.state.output) == ("finished", "9")
 
 
+def test_the_last_call_for_the_best_answer_uses_up_no_turn(closing: Machine):
+    closing.reply("FINAL: 8")
+    closing.send(RunResumed(options=Options(policy=Policy(max_steps=2))))
+    closing.reply(code("print(9)"))
+    (closing_again,) = closing.ran("9")
+    assert closing_again.purpose == "closing"
+    assert closing.state.spent.steps == 2
+
+
 def test_a_run_that_a_limit_failed_goes_on_under_a_larger_policy():
     machine = Machine()
     machine.start(policy=Policy(max_steps=1, on_limit="raise"))
