@@ -19,8 +19,9 @@ a small cell needs it twice. A process that looks for the next frame for a momen
 
 HOST_SPIN_S = 150e-6
 """A small cell takes 30 to 100 microseconds. The event loop stands still for as long."""
-CHILD_SPIN_S = 400e-6
-"""What a run does between two cells takes about 200, with an instant model and no disk."""
+CHILD_SPIN_S = 1e-3
+"""What a run does between two cells takes about 200 microseconds with an instant model and no disk,
+700 with a durable log."""
 TURN_S = 5e-3
 """How long the requests of one session may keep the event loop from turning."""
 MOST_SKIPPED = 12
