@@ -194,6 +194,8 @@ async def _cycle(
         try:
             await run.to_the_end()
             return await judged(run, whole[plan.scenario, plan.backend])
+        except Exception as error:  # a finding like others: it must not end the other cycles
+            return Findings(plan=plan, details=[f"{type(error).__name__}: {error}"])
         finally:
             harness.forget(run)
 

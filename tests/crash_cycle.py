@@ -162,7 +162,7 @@ class Run:
             except TimeoutError:
                 self.strike()
                 await process.wait()
-                raise RuntimeError(f"{self.plan}: a process did not end") from None
+                raise RuntimeError(f"a process did not end: {self.errors()}") from None
             finally:
                 timer.cancel()
                 await asyncio.gather(timer, return_exceptions=True)
@@ -171,7 +171,7 @@ class Run:
                 self.reports.append(json.loads(out))
                 return
             if process.returncode != -signal.SIGKILL or self.kill is None:
-                raise RuntimeError(f"{self.plan}: exit {process.returncode}: {self.errors()}")
+                raise RuntimeError(f"exit {process.returncode}: {self.errors()}")
             self._read_note()
             run_id, events = self.snapshot()
             self.snapshots.append(events)

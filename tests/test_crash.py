@@ -29,7 +29,7 @@ def test_killed_runs_lose_nothing_and_pay_for_nothing_twice(capsys: pytest.Captu
     assert report.total("unannounced") == 0
     assert report.total("orphans") == 0
     assert report.total("repeated") <= report.total("uncertain")
-    assert report.total("kills") >= CYCLES, "the cycles have kills"
+    assert report.total("kills") > CYCLES / 2, "some runs end before the time of their kill"
     assert report.points > CYCLES / 3
 
 

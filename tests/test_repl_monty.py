@@ -4,6 +4,8 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -515,3 +517,23 @@ def is_running(pid: int) -> bool:
 
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "rlm-monty"]
+
+
+def test_sessions_opened_at_the_same_moment_in_a_fresh_process_all_start() -> None:
+    code = (
+        "import sys, threading\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "from effects.repls._monty_worker import Worker\n"
+        "from effects.repls.base import ReplLimits\n"
+        "errors, barrier = [], threading.Barrier(6)\n"
+        "def start():\n"
+        "    barrier.wait()\n"
+        "    try:\n        Worker(ReplLimits(), room_bytes=0).close()\n"
+        "    except BaseException as error:\n        errors.append(repr(error))\n"
+        "threads = [threading.Thread(target=start) for _ in range(6)]\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join()\n"
+        "print(errors)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sysconfig
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,11 @@ from pydantic_monty import (
 
 from effects.repls._monty_values import Output, encodable, utf8_bytes
 from effects.repls.base import ReplLimits, ReplUnavailable
+
+# pydantic-monty asks for the folders of scripts when a pool is made, and several sessions may be
+# opened at once, each in its own thread: the first use of sysconfig isn't safe for threads
+# (AttributeError: 'userbase'), later ones are.
+sysconfig.get_config_vars()
 
 CLOCK = datetime(2026, 1, 1)
 """The sandbox's clock stands still, so that a cell that is run again does the same."""
