@@ -96,6 +96,7 @@ def test_a_step_costs_the_same_however_many_came_before(backend: str):
         )
         return sum(counted.values())
 
+    calls(220)  # whatever is loaded or built once is there from here on
     first, second, third = calls(20), calls(120), calls(220)
     early, late = (second - first) / 100, (third - second) / 100
     assert late <= 1.05 * early, (early, late)
