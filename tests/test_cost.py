@@ -99,7 +99,9 @@ def test_a_step_costs_the_same_however_many_came_before(backend: str):
     calls(220)  # whatever is loaded or built once is there from here on
     first, second, third = calls(20), calls(120), calls(220)
     early, late = (second - first) / 100, (third - second) / 100
-    assert late <= 1.05 * early, (early, late)
+    # Turns of the event loop differ by a few calls with what the other process does meanwhile; a
+    # step that looked at all the ones before it would cost twice as much at twice the steps.
+    assert late <= 1.25 * early, (early, late)
 
 
 def test_the_log_grows_by_the_same_bytes_however_many_steps_came_before(tmp_path: Path):
