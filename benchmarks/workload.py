@@ -111,6 +111,7 @@ def run_own(workload: Workload, log: str) -> Timing:
         policy=Policy(max_steps=_MANY, max_subcalls=_MANY, max_total_tokens=None),
         repl_backend=workload.backend,
         max_concurrent_subcalls=workload.workers,
+        loop_limit=None,  # the measured cell is the same in each turn
         log=log,
     )
     gc.collect()

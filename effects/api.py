@@ -16,7 +16,7 @@ from effects.adapters.base import ModelAdapter
 from effects.interpreter import Listener
 from effects.jobs import Edit, Parts, ReplFactory, branch, go_on, open_log
 from effects.log.base import EventLog, RunInfo
-from effects.models import resolve_adapter
+from effects.models import model_name, resolve_adapter
 from effects.replaying import replayed, state_after
 from effects.repls.base import ReplLimits
 from effects.result import RunResult
@@ -27,6 +27,7 @@ from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.profiles import profile_of
 from rlm_fsm.state import RunState
 
 T = TypeVar("T")
@@ -129,6 +130,10 @@ def fork(
     unknown = sorted(changes.keys() - {field.name for field in fields(Options)})
     if unknown:
         raise TypeError(f"fork() has no option {', '.join(unknown)}")
+    if "profile" in changes:
+        changes["profile"] = profile_of(
+            changes["profile"], None if adapter is None else model_name(adapter)
+        )
     parts = _parts(
         log=log,
         adapter=adapter,

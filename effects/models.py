@@ -48,9 +48,14 @@ def check_adapter(adapter: object) -> ModelAdapter:
 
 def describe(adapter: object) -> str:
     """An adapter for the log: its class and model, never a key."""
+    model, name = model_name(adapter), type(adapter).__name__
+    return name if model is None else f"{name}({model})"
+
+
+def model_name(adapter: object) -> str | None:
+    """The model's name, where the adapter has one."""
     model = getattr(adapter, "model", None)
-    name = type(adapter).__name__
-    return f"{name}({model})" if isinstance(model, str) else name
+    return model if isinstance(model, str) else None
 
 
 def _build(name: str) -> ModelAdapter:

@@ -15,7 +15,7 @@ from effects.interpreter import Appended, Listener
 from effects.jobs import Parts, ReplFactory, begin, go_on, repl_factory
 from effects.kept import STORE_CONTEXT_CHARS
 from effects.log.base import EventLog
-from effects.models import check_adapter, describe, resolve_adapter
+from effects.models import check_adapter, describe, model_name, resolve_adapter
 from effects.repls.base import ReplLimits
 from effects.result import RunResult
 from effects.sessions import OnChangedOutput
@@ -24,7 +24,8 @@ from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
-from rlm_fsm.prompts import PROFILES
+from rlm_fsm.profile import Profile
+from rlm_fsm.profiles import profile_of
 
 LogLike = str | os.PathLike[str] | EventLog | None
 Job = Callable[[], Coroutine[Any, Any, RunResult]]
@@ -50,7 +51,7 @@ class RLM:
         subcall_system_prompt: str | None = None,
         recursive_subcall_system_prompt: str | None = None,
         system_prompt_supplement: str = "",
-        profile: str = "pyrlm",
+        profile: str | Profile = "pyrlm",
         repl_backend: str | ReplFactory = "python",
         repl_limits: ReplLimits | None = None,
         log: LogLike = None,
@@ -69,6 +70,8 @@ class RLM:
         min_steps: int = 0,
         invalid_response_limit: int | None = None,
         repl_error_limit: int | None = None,
+        loop_limit: int | None = 5,
+        fallback_code: str | None = None,
         auto_finalize_var: str | None = None,
         auto_finalize_min_length: int = 0,
         event_listener: Listener | None = None,
@@ -86,23 +89,14 @@ class RLM:
             logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
         )
-        if profile not in PROFILES:
-            raise UsageError(f"profile={profile!r}: choose one of {', '.join(PROFILES)}")
-        words = PROFILES[profile]
         self.options = Options(
             policy=policy or Policy(),
-            profile=profile,
+            profile=profile_of(profile, model_name(root)),
             max_tokens=max_tokens,
             subcall_max_tokens=subcall_max_tokens,
-            system_prompt=words.system if system_prompt is None else system_prompt,
-            subcall_system_prompt=(
-                words.subcall_system if subcall_system_prompt is None else subcall_system_prompt
-            ),
-            recursive_subcall_system_prompt=(
-                words.recursive_system
-                if recursive_subcall_system_prompt is None
-                else recursive_subcall_system_prompt
-            ),
+            system_prompt=system_prompt,
+            subcall_system_prompt=subcall_system_prompt,
+            recursive_subcall_system_prompt=recursive_subcall_system_prompt,
             system_prompt_supplement=system_prompt_supplement,
             conversation_history=conversation_history,
             max_history_tokens=max_history_tokens,
@@ -117,13 +111,17 @@ class RLM:
             min_steps=min_steps,
             invalid_response_limit=invalid_response_limit,
             repl_error_limit=repl_error_limit,
+            loop_limit=loop_limit,
+            fallback_code=fallback_code,
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
         )
         repl_factory(repl_backend, self.parts.repl_limits, parallel_subcalls=parallel_subcalls)
 
     def __repr__(self) -> str:
-        return f"RLM({describe(self.parts.adapters['root'])}, profile={self.options.profile!r})"
+        return (
+            f"RLM({describe(self.parts.adapters['root'])}, profile={self.options.profile.name!r})"
+        )
 
     def run(self, query: str, context: object = None) -> RunResult:
         """Answer `query` over `context` and return the result.

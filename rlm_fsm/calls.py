@@ -190,5 +190,5 @@ def _tokens(state: RunState, call: CallModel) -> int:
     """The estimate that is reserved for a call."""
     chars = call.prompt.chars
     if call.purpose == "subcall":
-        chars += len(state.options.subcall_system_prompt)
+        chars += len(state.options.subcall_system)
     return estimate(chars, call.max_tokens)

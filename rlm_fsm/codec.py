@@ -15,9 +15,9 @@ Rules:
 3. A field that has its default is left out and filled in on the way back, so a default is part of
    the format: to change one, raise the kind's version and add an upcaster. The same goes for
    effects: their hashes are recorded, and a new field with a default leaves old hashes alone.
-4. `Options` and `Policy` are written in full, and a field missing there is an error: a log decides
-   its run, whatever the defaults have become. A new option therefore needs an upcaster that says
-   what runs did before it.
+4. `Options`, `Policy` and `Profile` are written in full, and a field missing there is an error: a
+   log decides its run, whatever the defaults have become. A new option therefore needs an upcaster
+   that says what runs did before it (`upcast`).
 5. Numbers keep their type: ``40`` and ``40.0`` stay apart, also where a float may stand.
    NaN and the infinities, which JSON lacks, are spelled as strings: what an adapter reported can
    always be logged.
@@ -35,12 +35,14 @@ from rlm_fsm.errors import LogCorrupt, LogNewer, UsageError
 from rlm_fsm.event import EVENTS, Event
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.profile import Profile
 from rlm_fsm.shapes import BLOB_CHARS, Blobs, IllTyped, Shape, shape_of
+from rlm_fsm.upcast import UPCASTERS
 
 __all__ = ["BLOB_CHARS", "UPCASTERS", "VERSIONS", "Encoded", "decode", "effect_hash", "encode"]
 
 VERSIONS: dict[str, int] = {
-    "RunStarted": 1,
+    "RunStarted": 2,
     "EffectStarted": 1,
     "ModelReplied": 1,
     "ModelFailed": 1,
@@ -50,19 +52,13 @@ VERSIONS: dict[str, int] = {
     "VariableRead": 1,
     "GuardTripped": 1,
     "LimitReached": 1,
-    "RunResumed": 1,
+    "RunResumed": 2,
     "Cancelled": 1,
     "RunFinished": 1,
 }
 """The closed table of kinds, each with the version that is written today."""
 
-Payload = dict[str, Any]
-"""An event's fields as JSON gives them, long texts as markers."""
-
-UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {}
-"""(kind, version) -> function from that version's payload to the next one's. Never removed."""
-
-_FULL: frozenset[type] = frozenset({Options, Policy})
+_FULL: frozenset[type] = frozenset({Options, Policy, Profile})
 _EVENTS: dict[str, Shape] = {cls.__name__: shape_of(cls, _FULL) for cls in EVENTS}
 _EFFECTS: dict[str, Shape] = {cls.__name__: shape_of(cls) for cls in EFFECTS if cls is not Record}
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
-from rlm_fsm.values import CodeError, ContextInfo, HostCall, Usage
+from rlm_fsm.values import CodeError, ContextInfo, GivenFinal, HostCall, Usage, Variable
 
 Status = Literal["running", "finished", "partial", "failed", "cancelled"]
 """How a run stands; see `RunFinished.status`."""
@@ -132,6 +132,12 @@ class CodeExecuted:
     """Watched variables that exist and are not empty, as text."""
     repl_lost: bool = False
     """True when the REPL died with the cell: its variables are gone."""
+    final: GivenFinal | None = None
+    """The final answer that its code gave, also when it raised afterwards."""
+    variables: tuple[Variable, ...] = ()
+    """What it made and changed, or the names of all simple variables, as the profile has it."""
+    more_variables: int = 0
+    """How many more there are than `variables` lists."""
     elapsed_s: float = 0.0
     """Seconds of computing since the cell was started or resumed."""
     clock_s: float = 0.0

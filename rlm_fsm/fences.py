@@ -31,7 +31,7 @@ _TOKEN = re.compile(r"\\.|'''|\"\"\"|['\"#]|`{3,}")
 _ESCAPE = re.compile(r"\\[^\n]")
 _MISSES = 8
 
-_OPAQUE = frozenset(
+OPAQUE = frozenset(
     {"text", "txt", "plain", "plaintext", "output", "out", "stdout", "console", "result", "log"}
     | {"traceback", "error", "diff", "json", "yaml", "xml", "html", "csv", "markdown", "md", "sql"}
     | {"bash", "sh", "shell", "javascript", "js", "typescript", "ts"}
@@ -181,7 +181,7 @@ class _Splitter:
             if end.fence is None or end.fence.bare or not end.fence.opens:
                 return found, end.next
             fence = end.fence
-            by_junk = not fence.language or fence.language not in self.languages | _OPAQUE
+            by_junk = not fence.language or fence.language not in self.languages | OPAQUE
 
     def _end(self, opening: Fence) -> _End:
         """Where the block that a fence opens ends (rules 2 to 5)."""

@@ -35,9 +35,9 @@ from rlm_fsm.ids import (
 )
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Breach, breach_by_subcalls
-from rlm_fsm.prompts import CHILD_QUERY, closing_message, first_message
 from rlm_fsm.state import Frame, Pause, Phase, RunState
 from rlm_fsm.values import ContextInfo, HostCall, Message, Outcome, TextRef
+from rlm_fsm.wording import closing_message, first_message
 
 
 def open_frame(
@@ -45,7 +45,7 @@ def open_frame(
 ) -> Frame:
     """A frame at its beginning: system message said, task to be told."""
     is_root = frame_id == ROOT
-    system = options.system_prompt if is_root else options.recursive_subcall_system_prompt
+    system = options.root_system if is_root else options.recursive_system
     if options.system_prompt_supplement:
         system = f"{system}\n\n{options.system_prompt_supplement}"
     frame = Frame(
@@ -53,7 +53,7 @@ def open_frame(
         phase=Phase.ASKING,
         max_steps=max_steps,
         context=context,
-        news=first_message(query, context, max_steps),
+        news=first_message(options.profile, query, context, max_steps),
     )
     return history.append(frame, Message("system", system))
 
@@ -79,12 +79,13 @@ def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     """Take a last turn for the best answer if the budget allows it; else end with what there is."""
     if frame.turns == 0 or reached.limit in ("max_cost_usd", "max_seconds"):
         return end_limited(state, frame, reached)
+    last = closing_message(state.options.profile, reached.limit)
     frame = evolve(
         frame,
         phase=Phase.CLOSING,
         limit=reached.limit,
         lost_turns=frame.lost_turns + 1,
-        news=f"{frame.news}\n\n{closing_message(reached.limit)}".lstrip(),
+        news=f"{frame.news}\n\n{last}".lstrip(),
     )
     told, call = _turn(frame, state.options, "closing")
     if breach(state, call) is not None:
@@ -157,9 +158,14 @@ def run_effect(state: RunState, frame: Frame) -> RunCode | ResumeCode:
     assert cell is not None, "a running frame has a cell"
     if cell.outcomes is not None:
         return ResumeCode(frame=frame.id, call_id=cell.id, outcomes=cell.outcomes)
-    watched = state.options.auto_finalize_var
-    watch = (watched,) if watched else ()
+    wanted = watched(state.options) if frame.stalled else state.options.auto_finalize_var
+    watch = (wanted,) if wanted else ()
     return RunCode(frame=frame.id, call_id=cell.id, code=cell.code, watch=watch)
+
+
+def watched(options: Options) -> str:
+    """The variable in which fallback code leaves its answer."""
+    return options.auto_finalize_var or "answer"
 
 
 def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable, ...]:
@@ -253,7 +259,7 @@ def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[Run
     context = ContextInfo(
         kind="string", chars=ref.chars, documents=1, digest=ref.hash, source="subcall"
     )
-    query = call.question or CHILD_QUERY
+    query = call.question or state.options.profile.child_query
     steps = state.options.recursive_subcall_max_steps
     frame = open_frame(frame_id, query, context, state.options, max_steps=steps)
     told, first = _turn(frame, state.options, "turn")

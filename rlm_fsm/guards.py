@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from rlm_fsm.ids import ROOT
 from rlm_fsm.options import Options
+from rlm_fsm.profile import Profile, fill
 from rlm_fsm.state import Frame
+from rlm_fsm.values import FinalForm
+from rlm_fsm.wording import forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,37 +22,39 @@ class Refusal:
     reason: str
 
 
-def refusal(frame: Frame, options: Options) -> Refusal | None:
-    """The first guard that refuses an answer of this frame, or None."""
+def refusal(frame: Frame, options: Options, form: FinalForm) -> Refusal | None:
+    """The first guard that refuses an answer of this frame, or None. `form` is how it was given."""
+    words = options.profile
+    if form not in words.finals:
+        expected = forms(words)
+        return Refusal("other_form", fill(words.other_form, form=form, forms=expected))
     if frame.id != ROOT:
         return None
     if frame.turns_used < options.min_steps:
-        return Refusal(
-            "min_steps",
-            f"Not yet: this was turn {frame.turns_used} of at least {options.min_steps}. "
-            "Look further before you answer.",
-        )
+        told = fill(words.min_steps, turn=frame.turns_used, least=options.min_steps)
+        return Refusal("min_steps", told)
     if options.require_repl_before_final and frame.cells == 0:
-        return Refusal(
-            "require_repl", "Not yet: run code on the text before you answer, in a ```python block."
-        )
+        return Refusal("require_repl", words.require_repl)
     if options.require_subcall_before_final and frame.subcalls == 0:
-        return Refusal(
-            "require_subcall",
-            "Not yet: ask a sub-model (llm_query, llm_batch, ask_chunks) before you answer.",
-        )
+        return Refusal("require_subcall", words.require_subcall)
     return None
 
 
-def missing_variable(name: str, names: tuple[str, ...], error: str | None) -> Refusal:
+def empty_answer(words: Profile) -> Refusal:
+    """The refusal of an answer that says nothing."""
+    told = fill(words.correction, fault=words.empty_answer, forms=forms(words))
+    return Refusal("empty_answer", told)
+
+
+def missing_variable(
+    words: Profile, name: str, names: tuple[str, ...], error: str | None
+) -> Refusal:
     """The refusal of ``FINAL_VAR`` with a variable that can't be read."""
     if error is not None:
-        return Refusal("unreadable_variable", f"FINAL_VAR: {name} can't be used: {error}")
-    known = f"Your variables: {', '.join(names)}." if names else "You have set no variables yet."
-    return Refusal(
-        "missing_variable",
-        f"There is no variable {name!r}. {known} Set it with code first, then finish.",
-    )
+        told = fill(words.unreadable_variable, name=name, error=error)
+        return Refusal("unreadable_variable", told)
+    known = fill(words.known_variables, names=", ".join(names)) if names else words.no_variables
+    return Refusal("missing_variable", fill(words.missing_variable, name=name, known=known))
 
 
 def too_many_invalid(frame: Frame, options: Options) -> bool:
@@ -62,3 +67,9 @@ def too_many_errors(frame: Frame, options: Options) -> bool:
     """Whether so many cells raised that the frame gives up."""
     limit = options.repl_error_limit
     return limit is not None and frame.errors >= limit
+
+
+def is_looping(frame: Frame, options: Options) -> bool:
+    """Whether the same code came so often in a row that the frame gives up."""
+    limit = options.loop_limit
+    return limit is not None and frame.repeats >= limit

@@ -30,17 +30,13 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, cell_id, read_id
-from rlm_fsm.prompts import (
-    EMPTY_REPLY,
-    LIMIT_RAISED,
-    PROFILES,
-    refusal_message,
-    result_message,
-)
+from rlm_fsm.options import Options
+from rlm_fsm.profile import Profile, fill
 from rlm_fsm.reply import Answer, TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
 from rlm_fsm.state import Cell, Frame, Phase, RunState
-from rlm_fsm.values import Message, Outcome
+from rlm_fsm.values import FinalForm, GivenFinal, Message, Outcome, text_hash
+from rlm_fsm.wording import output, refusal_message, result_message
 
 # -- the start ------------------------------------------------------------------------------------
 
@@ -67,10 +63,13 @@ def on_asking_effect_started(state: RunState, _: Frame, __: EffectStarted) -> St
 
 
 def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
-    """Code is run; an answer ends the frame if the guards agree; anything else is refused."""
+    """Code is run; an answer ends the frame if the guards agree; anything else is refused.
+
+    When the same code came too often in a row, the frame gives up instead.
+    """
     state, _ = calls.ended(state, event)
-    said = _said(event)
-    parsed = parse(event.text, PROFILES[state.options.profile], event.finish_reason)
+    said = _said(event, state.options.profile)
+    parsed = parse(event.text, state.options.profile, event.finish_reason)
     if not is_successful(parsed):
         error = parsed.failure()
         refused = guards.Refusal(error.kind, error.reason)
@@ -78,8 +77,15 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
     reply = parsed.unwrap()
     if not reply.blocks:
         assert reply.answer is not None, "a reply holds code or an answer"
-        return _then_pump(_conclude(state, history.append(frame, said), reply.answer))
-    frame = history.append(frame, said, invalid=0, answer=reply.answer)
+        return _then_pump(_conclude(state, history.append(frame, said), reply.answer, "text"))
+    digest = text_hash("\0".join(reply.blocks))
+    repeats = frame.repeats + 1 if digest == frame.code_digest else 1
+    frame = history.append(
+        frame, said, invalid=0, answer=reply.answer, code_digest=digest, repeats=repeats
+    )
+    if guards.is_looping(frame, state.options):
+        error = f"gave up: the same code came {repeats} times in a row"
+        return _then_pump(_give_up(state, frame, error))
     return _then_pump(_run_next(state, frame, reply.blocks))
 
 
@@ -90,14 +96,18 @@ def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) ->
 
 
 def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step:
-    """The model is told the reason and asked again; after too many refusals the frame gives up."""
+    """The model is told the reason and asked again; after too many refusals the frame gives up.
+
+    To give up is to run the fallback code, once, where there is any, and else to fail.
+    """
     counts = event.guard not in ("missing_variable", "unreadable_variable")
-    told = refusal_message(event.reason, frame.turns_left)
+    words = state.options.profile
+    told = refusal_message(words, event.reason, frame.turns_used, frame.max_steps)
     news = f"{frame.news}\n\n{told}".lstrip()
     frame = evolve(frame, invalid=frame.invalid + counts, news=news)
     if guards.too_many_invalid(frame, state.options):
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
-        return frames.fail(state, frame, error, "guard")
+        return _give_up(state, frame, error)
     return frames.ask(state, frame)
 
 
@@ -130,30 +140,37 @@ def on_running_code_paused(state: RunState, frame: Frame, event: CodePaused) -> 
 
 
 def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
-    """The next block runs, or the frame ends with its answer, or the model sees the output."""
+    """The next block runs, or the frame ends with its answer, or the model sees the output.
+
+    An answer that the code gave goes before the watched variable, and that before an answer in the
+    text. An answer of a cell that raised afterwards doesn't count.
+    """
     state, options = _at(state, event.clock_s), state.options
-    profile = PROFILES[options.profile]
     watched = event.watched.get(options.auto_finalize_var or "", "")
     frame = evolve(
         frame,
         cell=None,
-        shown=(*frame.shown, render(event, profile)),
+        shown=(*frame.shown, render(event, options.profile)),
         errors=frame.errors + (event.error is not None),
         best=watched or event.stdout.strip() or frame.best,
     )
+    if frame.stalled:
+        return _fallen_back(state, frame, event)
     if event.error is not None:
-        frame = _with_news(frame)
+        frame = _with_news(frame, options)
         if guards.too_many_errors(frame, options):
             error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
-            return frames.fail(state, frame, error, "guard")
+            return _give_up(state, frame, error)
         return frames.ask(state, frame)
+    if event.final is not None:
+        return _given(state, frame, event.final)
     if watched and len(watched) >= options.auto_finalize_min_length and frame.id == ROOT:
-        return _conclude(state, frame, TextAnswer(watched))
+        return _conclude(state, frame, TextAnswer(watched), "text")
     if frame.todo:
         return _run_next(state, frame, frame.todo)
     if frame.answer is not None:
-        return _conclude(state, frame, frame.answer)
-    return frames.ask(state, _with_news(frame))
+        return _conclude(state, frame, frame.answer, "text")
+    return frames.ask(state, _with_news(frame, options))
 
 
 def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
@@ -188,7 +205,8 @@ def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead)
     """The value is the answer; a missing variable is refused and the model told which exist."""
     frame = evolve(frame, reading=None)
     if event.text is None:
-        refusal = guards.missing_variable(event.name, event.names, event.error)
+        words = state.options.profile
+        refusal = guards.missing_variable(words, event.name, event.names, event.error)
         return _refuse(state, frame, refusal)
     return frames.answer(state, frame, event.text)
 
@@ -214,8 +232,8 @@ def on_closing_limit_reached(state: RunState, frame: Frame, event: LimitReached)
 def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
     """The reply is the answer: its FINAL, its variable, or its text. Code is not run."""
     state, _ = calls.ended(state, event)
-    frame = history.append(frame, _said(event))
-    parsed = parse(event.text, PROFILES[state.options.profile], event.finish_reason)
+    frame = history.append(frame, _said(event, state.options.profile))
+    parsed = parse(event.text, state.options.profile, event.finish_reason)
     reply = parsed.value_or(None)
     match reply.answer if reply else None:
         case TextAnswer(text):
@@ -272,7 +290,7 @@ def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> S
     """
     cause = state.cause
     state = _going_on(state, frame, event)
-    frame = evolve(state.root, invalid=0, errors=0)
+    frame = evolve(state.root, invalid=0, errors=0, repeats=0, stalled="")
     if cause == "repl" and frame.cell is not None:
         running = evolve(frame, phase=Phase.RUNNING)
         return put(state, running), (frames.run_effect(state, running),)
@@ -286,7 +304,7 @@ def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> S
 def on_done_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
     """A run that a limit ended goes on under the limits that now hold."""
     state = _going_on(state, frame, event)
-    news = frame.news or LIMIT_RAISED
+    news = frame.news or state.options.profile.limit_raised
     return frames.ask(state, evolve(state.root, limit=None, news=news))
 
 
@@ -324,9 +342,35 @@ def _run_next(state: RunState, frame: Frame, blocks: tuple[str, ...]) -> Step:
     return put(state, running), (frames.run_effect(state, running),)
 
 
-def _conclude(state: RunState, frame: Frame, answer: Answer) -> Step:
+def _given(state: RunState, frame: Frame, final: GivenFinal) -> Step:
+    """End with an answer that code gave, if it says anything and the guards agree."""
+    if not final.text.strip():
+        return _refuse(state, frame, guards.empty_answer(state.options.profile))
+    return _conclude(state, frame, TextAnswer(final.text), final.form)
+
+
+def _give_up(state: RunState, frame: Frame, error: str) -> Step:
+    """Run the fallback code, once and in the root only; without any, the frame fails."""
+    code = state.options.fallback_code
+    if code is None or frame.id != ROOT or frame.stalled:
+        return frames.fail(state, frame, error, "guard")
+    return _run_next(state, evolve(frame, stalled=error, answer=None, shown=()), (code,))
+
+
+def _fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
+    """The fallback code has run: its answer is the run's, guards or not; without one it fails."""
+    if event.error is not None:
+        error = f"{frame.stalled}; then the fallback code raised: {event.error}"
+        return frames.fail(state, frame, error, "guard")
+    text = event.final.text if event.final else event.watched.get(frames.watched(state.options), "")
+    if text.strip():
+        return frames.answer(state, frame, text)
+    return frames.fail(state, frame, f"{frame.stalled}; the fallback code gave no answer", "guard")
+
+
+def _conclude(state: RunState, frame: Frame, answer: Answer, form: FinalForm) -> Step:
     """End with an answer, if the guards agree."""
-    refused = guards.refusal(frame, state.options)
+    refused = guards.refusal(frame, state.options, form)
     if refused is not None:
         return _refuse(state, frame, refused)
     match answer:
@@ -344,19 +388,20 @@ def _read(state: RunState, frame: Frame, name: str) -> Step:
 
 def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
     """Derive a refusal; what the turn's cells showed is told with it."""
-    frame = evolve(frame, phase=Phase.ASKING, news=_output(frame), shown=(), answer=None, todo=())
+    news = output(state.options.profile, frame.shown) if frame.shown else ""
+    frame = evolve(frame, phase=Phase.ASKING, news=news, shown=(), answer=None, todo=())
     event = GuardTripped(frame=frame.id, guard=refused.guard, reason=refused.reason)
     return put(state, frame), (Record(event=event),)
 
 
-def _with_news(frame: Frame) -> Frame:
+def _with_news(frame: Frame, options: Options) -> Frame:
     """The frame whose next message shows what the turn's cells gave."""
-    news = result_message("\n\n".join(frame.shown), frame.turns_left)
+    words, shown = options.profile, frame.shown
+    if options.loop_limit is not None and frame.repeats > 1:
+        told = fill(words.repeated, count=frame.repeats)
+        shown = (*shown[:-1], f"{shown[-1]}\n\n{told}")
+    news = result_message(words, shown, frame.turns_used, frame.max_steps)
     return evolve(frame, news=news, shown=(), answer=None, todo=())
-
-
-def _output(frame: Frame) -> str:
-    return "Output:\n" + "\n\n".join(frame.shown) if frame.shown else ""
 
 
 def _then_pump(taken: Step) -> Step:
@@ -372,10 +417,10 @@ def _at(state: RunState, clock_s: float) -> RunState:
     return evolve(state, spent=evolve(state.spent, seconds=clock_s))
 
 
-def _said(event: ModelReplied) -> Message:
+def _said(event: ModelReplied, words: Profile) -> Message:
     """The reply as the conversation keeps it: without reasoning, and never empty, since services
     refuse empty messages."""
-    return Message("assistant", visible(event.text) or EMPTY_REPLY)
+    return Message("assistant", visible(event.text) or words.empty_reply)
 
 
 def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:

@@ -54,7 +54,7 @@ def messages(frame: Frame, options: Options) -> Sequence[Message]:
 
 def subcall_messages(prompt_text: str, options: Options) -> Sequence[Message]:
     """The messages of a plain subcall."""
-    return (Message("system", options.subcall_system_prompt), Message("user", prompt_text))
+    return (Message("system", options.subcall_system), Message("user", prompt_text))
 
 
 def _sends_all(frame: Frame, options: Options) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
-from rlm_fsm.prompts import PYRLM
+from rlm_fsm.profile import Profile
+from rlm_fsm.profiles import PYRLM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,18 +18,19 @@ class Options:
 
     policy: Policy = field(default_factory=Policy)
     """Limits of the whole tree of a run, see below."""
-    profile: str = "pyrlm"
-    """Protocol profile: prompts, fences, bound names, truncation."""
+    profile: Profile = PYRLM
+    """Protocol: words, fences, forms of answers, what is shown of output. `RLM` takes a name too:
+    ``pyrlm``, ``rlms``, ``paper``, ``dspy``, or ``auto``, by the name of the model."""
     max_tokens: int = 512
     """Completion limit of a root turn, in tokens."""
     subcall_max_tokens: int = 256
     """Completion limit of a subcall, unless the code gives its own."""
-    system_prompt: str = PYRLM.system
-    """What the root is told first; the profile's words unless given."""
-    subcall_system_prompt: str = PYRLM.subcall_system
-    """What a plain subcall is told first."""
-    recursive_subcall_system_prompt: str = PYRLM.recursive_system
-    """What a recursive sub-run is told first."""
+    system_prompt: str | None = None
+    """What the root is told first; None: the profile's words."""
+    subcall_system_prompt: str | None = None
+    """What a plain subcall is told first; None: the profile's words."""
+    recursive_subcall_system_prompt: str | None = None
+    """What a recursive sub-run is told first; None: the profile's words."""
     system_prompt_supplement: str = ""
     """Text put after the system prompt."""
     conversation_history: bool = True
@@ -57,12 +59,20 @@ class Options:
     """Invalid replies in a row before the run gives up."""
     repl_error_limit: int | None = None
     """Cells that raised, in all, before the run gives up."""
+    loop_limit: int | None = 5
+    """Times that the same code may come in a row before the run gives up; it is told from the
+    second time on. (The seed runtime's later versions give up at 5.)"""
+    fallback_code: str | None = None
+    """Code that is run once when the run would give up. Its final answer is the run's; without
+    one, the value of `auto_finalize_var`, or else of a variable ``answer``."""
     auto_finalize_var: str | None = None
     """The run ends when this variable is set and not empty, and its cell did not raise."""
     auto_finalize_min_length: int = 0
     """Characters below which the variable doesn't count yet."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.profile, Profile):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"profile={self.profile!r}: give a Profile, such as PYRLM")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -73,6 +83,23 @@ class Options:
             raise UsageError(
                 f"auto_finalize_var={self.auto_finalize_var!r}: give the name of a variable"
             )
+
+    @property
+    def root_system(self) -> str:
+        """The root's system prompt."""
+        return self.profile.system if self.system_prompt is None else self.system_prompt
+
+    @property
+    def subcall_system(self) -> str:
+        """A plain subcall's system prompt."""
+        given = self.subcall_system_prompt
+        return self.profile.subcall_system if given is None else given
+
+    @property
+    def recursive_system(self) -> str:
+        """A recursive sub-run's system prompt."""
+        given = self.recursive_subcall_system_prompt
+        return self.profile.recursive_system if given is None else given
 
     @property
     def depth_limit(self) -> int:
@@ -92,6 +119,7 @@ _LEAST = {
     "min_steps": 0,
     "invalid_response_limit": 1,
     "repl_error_limit": 1,
+    "loop_limit": 2,
     "auto_finalize_min_length": 0,
 }
-_OPTIONAL = frozenset({"invalid_response_limit", "repl_error_limit"})
+_OPTIONAL = frozenset({"invalid_response_limit", "repl_error_limit", "loop_limit"})

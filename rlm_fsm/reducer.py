@@ -64,9 +64,9 @@ NEW, ASKING, RUNNING, WAITING, READING, CLOSING, DONE, FAILED = Phase
 TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (NEW, RunStarted): row(on.on_new_run_started, ASKING),
     (ASKING, EffectStarted): row(on.on_asking_effect_started, ASKING),
-    (ASKING, ModelReplied): row(on.on_asking_model_replied, RUNNING, READING, ASKING, DONE),
+    (ASKING, ModelReplied): row(on.on_asking_model_replied, RUNNING, READING, ASKING, DONE, FAILED),
     (ASKING, ModelFailed): row(on.on_asking_model_failed, FAILED),
-    (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, FAILED),
+    (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, RUNNING, FAILED),
     (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
     (ASKING, RunResumed): row(on.on_live_run_resumed, ASKING),
     (ASKING, Cancelled): row(on.on_live_cancelled, ASKING),

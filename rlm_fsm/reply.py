@@ -18,6 +18,8 @@ blocks begin and end is told by `fences`, how an answer is written by `final`. T
 6. What is wrong with an answer is told only when there is neither code nor another answer.
 7. A reply that the token limit cut within its code, or before it came to anything, is refused with
    that reason; so is one that the provider's filter stopped there.
+8. Of several blocks all are run, or the first, or the last, as the profile says. Blocks of output
+   alone are no reply: what they show was made up.
 """
 
 import ast
@@ -28,6 +30,7 @@ from typing import Literal
 from returns.result import Failure, Result, Success
 
 from rlm_fsm.fences import (
+    OPAQUE,
     Block,
     Fence,
     Part,
@@ -39,7 +42,8 @@ from rlm_fsm.fences import (
     split,
 )
 from rlm_fsm.final import Answer, Fault, Final, TextAnswer, VariableAnswer, final_at, finals
-from rlm_fsm.prompts import Profile
+from rlm_fsm.profile import Profile, fill
+from rlm_fsm.wording import forms
 
 __all__ = [
     "Answer",
@@ -52,7 +56,7 @@ __all__ = [
     "visible",
 ]
 
-ErrorKind = Literal["empty", "cut", "refused", "no_code"] | Fault
+ErrorKind = Literal["empty", "cut", "cut_code", "refused", "no_code", "only_output"] | Fault
 
 _CUT = frozenset({"length", "max_tokens"})
 _REFUSED = frozenset({"content_filter", "refusal"})
@@ -81,17 +85,8 @@ _DOES = (
 )
 """Syntax that makes a text code (rule 4)."""
 
-_REASONS: dict[ErrorKind, str] = {
-    "empty": "Your reply was empty.",
-    "cut": "Your reply was cut off by the token limit, so nothing of it was run. Be shorter: do "
-    "less in one block, or keep the answer in a variable and name it.",
-    "refused": "Your reply was stopped by the provider's content filter.",
-    "no_code": "Your reply holds neither a block of Python code nor a final answer.",
-    "empty_answer": "Your final answer was empty.",
-    "bad_name": "FINAL_VAR takes the name of one variable, nothing else. Write an answer that is "
-    "text with FINAL; assign a value to a variable first.",
-    "bad_answer": "The parenthesis of your FINAL( is never closed.",
-}
+_GENERAL: dict[ErrorKind, ErrorKind] = {"cut_code": "cut", "only_output": "no_code"}
+"""What a kind counts as where the profile has no words for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +104,10 @@ class ReplyError:
     """Why a reply is neither code nor an answer."""
 
     kind: ErrorKind
-    """``empty``, ``cut``, ``refused``: there is no whole text. ``no_code``: there is text, but
-    neither code nor an answer in it. The others: an answer with a fault."""
+    """``empty``, ``refused``: there is no whole text. ``cut``, ``cut_code``: the token limit came
+    before it came to anything, or within its code. ``no_code``: there is text, but neither code
+    nor an answer in it; ``only_output``: there are blocks, but none of code. The others: an answer
+    with a fault."""
     reason: str
     """What the model is told: the fault, and the form that is expected."""
 
@@ -128,14 +125,15 @@ def parse(
     text = visible(text.replace("\r\n", "\n").replace("\r", "\n"))
     found = _read(text, profile)
     reason = (finish_reason or "").lower()
-    stopped: ErrorKind | None = (
-        "cut" if reason in _CUT else "refused" if reason in _REFUSED else None
-    )
-    if stopped and (found.unfinished or found.is_nothing):
-        return _failure(stopped, profile)
+    if found.unfinished or found.is_nothing:
+        if reason in _CUT:
+            return _failure("cut_code" if found.blocks else "cut", profile)
+        if reason in _REFUSED:
+            return _failure("refused", profile)
     if found.is_nothing:
-        return _failure(found.fault or ("no_code" if text.strip() else "empty"), profile)
-    return Success(Reply(tuple(found.blocks), found.answer))
+        nothing: ErrorKind = "only_output" if found.has_output else "no_code"
+        return _failure(found.fault or (nothing if text.strip() else "empty"), profile)
+    return Success(Reply(_chosen(found.blocks, profile), found.answer))
 
 
 def lone_block(text: str, profile: Profile) -> str | None:
@@ -190,6 +188,8 @@ class _Found:
     faults: int = 0
     unfinished: bool = False
     """Whether the text ended within code or within a form of an answer."""
+    has_output: bool = False
+    """Whether there was a block of output, or in a language that is never run."""
 
     @property
     def is_nothing(self) -> bool:
@@ -230,6 +230,7 @@ def _read_parts(text: str, parts: tuple[Part, ...], profile: Profile) -> _Found:
                 found.blocks.append(part.code)
                 continue
             if part.closed or part.language:
+                found.has_output = found.has_output or part.language in OPAQUE
                 continue
             found.unfinished = False
         if found.answer is None:
@@ -338,11 +339,20 @@ def _still_open(opened: Fence | None, fence: Fence | None) -> Fence | None:
     return None if fence.bare or not fence.opens else fence
 
 
+def _chosen(blocks: list[str], profile: Profile) -> tuple[str, ...]:
+    """The blocks to run (rule 8)."""
+    match profile.blocks:
+        case "all":
+            return tuple(blocks)
+        case "first":
+            return tuple(blocks[:1])
+        case "last":
+            return tuple(blocks[-1:])
+
+
 def _failure(kind: ErrorKind, profile: Profile) -> Result[Reply, ReplyError]:
-    language = "python" if "python" in profile.fences else profile.fences[0]
-    reason = (
-        f"{_REASONS[kind]} Reply with one block of code:\n```{language}\nprint(...)\n```\n"
-        "or, to finish, with one line outside any block: FINAL: your answer, or "
-        "FINAL_VAR: variable_name"
-    )
-    return Failure(ReplyError(kind, reason))
+    fault: str = getattr(profile, kind)
+    if not fault:
+        kind = _GENERAL[kind]
+        fault = getattr(profile, kind)
+    return Failure(ReplyError(kind, fill(profile.correction, fault=fault, forms=forms(profile))))

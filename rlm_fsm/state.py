@@ -131,6 +131,12 @@ class Frame:
     """Cells that raised."""
     invalid: int = 0
     """Refused replies in a row."""
+    code_digest: str = ""
+    """Hash of the code of the newest reply that had any."""
+    repeats: int = 0
+    """Replies in a row with that code."""
+    stalled: str = ""
+    """Why the frame would have given up, had it not its `fallback_code` to run."""
 
     @property
     def turns_used(self) -> int:

@@ -45,7 +45,7 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, host_call_id
-from rlm_fsm.prompts import CHILD_QUERY, PROFILES, PYRLM, Profile
+from rlm_fsm.options import Options
 from rlm_fsm.reply import TextAnswer, parse, visible
 from rlm_fsm.values import HostCall, Usage, text_hash
 
@@ -168,7 +168,7 @@ class _Projection:
     def __init__(self) -> None:
         self.steps: list[TraceStep] = []
         self.query = ""
-        self._profile: Profile = PYRLM
+        self._options = Options()
         self._frames: dict[FrameId, _Frame] = {}
         self._asked: dict[CallId, tuple[HostCall, TraceStep, float]] = {}
         """Calls that code asked for, by id: the call, what its step will show of it, when."""
@@ -179,7 +179,7 @@ class _Projection:
         match event:
             case RunStarted():
                 self.query = event.query
-                self._profile = PROFILES.get(event.options.profile, PYRLM)
+                self._options = event.options
                 frame.news = [event.query]
             case ModelReplied() | ModelFailed() if _is_turn(event.call_id):
                 self._turn_ended(frame, event)
@@ -208,7 +208,10 @@ class _Projection:
                 frame.is_closing = True
             case Cancelled():
                 self._guarded(frame, "cancelled", event.reason)
-            case EffectStarted() | RunResumed() | RunFinished():
+            case RunResumed():
+                if event.options is not None:
+                    self._options = event.options
+            case EffectStarted() | RunFinished():
                 pass
 
     def _open(self, frame_id: FrameId) -> _Frame:
@@ -221,7 +224,7 @@ class _Projection:
             if CallId(frame_id) in self._asked:
                 call, step, frame.began_s = self._asked[CallId(frame_id)]
                 question = call.question
-            frame.news = [question or CHILD_QUERY]
+            frame.news = [question or self._options.profile.child_query]
             kind, depth = "recursive_subcall", depth_of(frame_id)
             self.steps.append(replace(step, kind=kind, depth=depth))
         return frame
@@ -262,7 +265,7 @@ class _Projection:
         frame.todo, frame.cell = [], None
         output = frame.best if frame.is_closing else None
         if isinstance(event, ModelReplied):
-            reply = parse(event.text, self._profile, event.finish_reason).value_or(None)
+            reply = parse(event.text, self._options.profile, event.finish_reason).value_or(None)
             frame.todo = list(reply.blocks) if reply else []
             step = replace(step, code="\n\n".join(frame.todo) or None)
             if reply is not None and isinstance(reply.answer, TextAnswer):
@@ -278,7 +281,8 @@ class _Projection:
         """A cell runs the next block of the newest reply, whichever event shows it first."""
         if frame.cell != cell:
             frame.cell, frame.pauses, frame.elapsed_s = cell, 0, 0.0
-            frame.code = frame.todo.pop(0) if frame.todo else ""
+            # A cell that no reply asked for is the fallback code.
+            frame.code = frame.todo.pop(0) if frame.todo else self._options.fallback_code or ""
 
     def _paused(self, frame: _Frame, event: CodePaused) -> None:
         self._enter(frame, event.call_id)

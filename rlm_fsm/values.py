@@ -10,6 +10,9 @@ from hashlib import sha256
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+FinalForm = Literal["SUBMIT", "FINAL", "FINAL_VAR", "done", "answer", "text"]
+"""How a final answer was given: by calling one of four functions in code, by a true ``ready`` in
+the dict ``answer``, or in the text of a reply."""
 
 
 def text_hash(text: str) -> str:
@@ -198,6 +201,30 @@ class CodeError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFinal:
+    """A final answer that code gave. Whether it is accepted is the machine's to say."""
+
+    form: FinalForm
+    text: str
+    """The value as Python prints it."""
+    kind: str = "str"
+    """Name of the value's type; ``dict`` for ``SUBMIT`` with named fields."""
+    data: str | None = None
+    """The value as canonical JSON (keys sorted, no spaces). None when it is a text, which `text`
+    holds, and when JSON can't say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A variable that a cell made or changed."""
+
+    name: str
+    summary: str = ""
+    """Type, size and a short preview, within bounds."""
+    is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CodeResult:
     """How a cell ended; made by a REPL, carried by `CodeExecuted`."""
 
@@ -210,6 +237,12 @@ class CodeResult:
     """Values of the watched variables that exist and are not empty, as text."""
     repl_lost: bool = False
     """True when the session died with the cell, so that its variables are gone."""
+    final: GivenFinal | None = None
+    """The final answer that its code gave, also when it raised afterwards."""
+    variables: tuple[Variable, ...] = ()
+    """New and changed variables, or the names of all simple ones, as the session was told."""
+    more_variables: int = 0
+    """How many more there are than `variables` lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, NewType, get_args, get_origin, get_type_hints
 
 import pytest
@@ -26,6 +26,7 @@ from rlm_fsm.event import (
 from rlm_fsm.ids import ROOT, CallId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.profiles import PROFILES
 from rlm_fsm.values import ContextInfo, Usage, text_hash
 
 LONG = "0123456789abcdef" * (BLOB_CHARS // 16) + "!"
@@ -78,8 +79,15 @@ texts = short_texts | marker_texts | long_texts
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.just("$blob")
 counts = st.integers(min_value=1)
 amounts = st.floats(min_value=0, allow_nan=False) | st.integers(min_value=0)
+profiles = st.builds(
+    lambda profile, words: replace(profile, **words),
+    st.sampled_from(list(PROFILES.values())),
+    st.fixed_dictionaries({"system": texts, "no_output": texts, "batch_error": texts}),
+)
 SPECIAL: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Options, "auto_finalize_var"): st.none() | st.just("answer"),
+    (Options, "loop_limit"): st.none() | st.integers(min_value=2),
+    (Options, "profile"): profiles,
 }
 
 

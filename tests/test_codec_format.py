@@ -1,8 +1,9 @@
 """The format of events and effects stays what it is.
 
-`python tests/test_codec_format.py --rewrite` writes `data/events_v1.json` anew. That is right only
-while no version with this format has been published; afterwards a changed format needs a new
-version of the kind, an upcaster, and a golden file of its own beside the old one.
+`python tests/test_codec_format.py --rewrite` writes the newest golden file, `data/events_v2.json`,
+anew. That is right only while no version with this format has been published; afterwards a changed
+format needs a new version of the kind, an upcaster, and a golden file of its own beside the old
+ones, which are never written again.
 """
 
 import json
@@ -33,9 +34,20 @@ from rlm_fsm.event import (
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
-from rlm_fsm.values import CodeError, ContextInfo, HostCall, Outcome, TextRef, Usage, text_hash
+from rlm_fsm.values import (
+    CodeError,
+    ContextInfo,
+    GivenFinal,
+    HostCall,
+    Outcome,
+    TextRef,
+    Usage,
+    Variable,
+    text_hash,
+)
 
-GOLDEN = Path(__file__).parent / "data" / "events_v1.json"
+OLD = Path(__file__).parent / "data" / "events_v1.json"
+GOLDEN = OLD.with_name("events_v2.json")
 LONG = "0123456789abcdef" * (BLOB_CHARS // 16) + "!"
 PAIR = "\ud83d\ude00"
 """Two lone surrogates that JSON would read as one character."""
@@ -132,6 +144,9 @@ SAMPLES: tuple[Event, ...] = (
         error=CodeError(kind="NameError", message="x", traceback="line 1\nNameError: x"),
         watched={"b": "2", "a": PAIR},
         repl_lost=True,
+        final=GivenFinal(form="SUBMIT", text="{'a': 1}", kind="dict", data='{"a":1}'),
+        variables=(Variable(name="a", summary="int 1", is_new=True), Variable(name="b")),
+        more_variables=7,
     ),
     ReplFailed(frame=ROOT, call_id=CallId("0.c1"), message="no process"),
     VariableRead(frame=ROOT, call_id=CallId("0.r1"), name="x", error="gone", names=("y", "z")),
@@ -164,11 +179,43 @@ def test_the_format_is_what_it_was() -> None:
     )
 
 
-def test_old_events_still_load() -> None:
-    texts = {text_hash(text): text for text in (LONG, PAIR)}
-    old = json.loads(GOLDEN.read_text())["events"]
-    events = [decode(kind, version, data, texts.__getitem__) for kind, version, data in old]
-    assert events == list(SAMPLES)
+def loaded(path: Path) -> list[Event]:
+    """The events of a golden file."""
+    texts = {text_hash(text): text for event in SAMPLES for _, text in encode(event).blobs}
+    old = json.loads(path.read_text())["events"]
+    return [decode(kind, version, data, texts.__getitem__) for kind, version, data in old]
+
+
+def test_events_still_load() -> None:
+    assert loaded(GOLDEN) == list(SAMPLES)
+
+
+def test_events_of_version_1_still_load_with_the_words_and_rules_of_then() -> None:
+    events = loaded(OLD)
+    begun, resumed = events[0], events[-3]
+    assert isinstance(begun, RunStarted)
+    assert isinstance(resumed, RunResumed)
+    then = begun.options
+    assert resumed.options == then
+    assert then == replace(
+        started().options, profile=then.profile, loop_limit=None, fallback_code=None
+    )
+    assert (then.profile.name, then.profile.version) == ("pyrlm", 1)
+    assert then.profile.system == LONG
+    assert then.profile.output_head == 4_000
+    expected = [
+        replace(event, options=then)
+        if isinstance(event, RunStarted | RunResumed)
+        else replace(event, final=None, variables=(), more_variables=0)
+        if isinstance(event, CodeExecuted)
+        else event
+        for event in SAMPLES
+    ]
+    assert events == expected
+
+
+def test_effects_have_the_hashes_that_they_always_had() -> None:
+    assert golden()["effects"] == json.loads(OLD.read_text())["effects"]
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--rewrite"]:

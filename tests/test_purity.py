@@ -53,7 +53,7 @@ def imports(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").rglob("*.py")), ids=lambda p: p.name)
 def test_the_core_imports_nothing_of_the_world(path: Path):
     if path.name in FACE:
         return
@@ -61,7 +61,7 @@ def test_the_core_imports_nothing_of_the_world(path: Path):
     assert not wrong
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").rglob("*.py")), ids=lambda p: p.name)
 def test_the_core_calls_no_clock_no_chance_and_no_file(path: Path):
     banned = {"open", "print", "input", "eval", "exec", "__import__"}
     called = [

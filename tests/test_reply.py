@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
-from rlm_fsm.prompts import PYRLM
+from rlm_fsm.profiles import PYRLM
 from rlm_fsm.reply import Reply, ReplyError, TextAnswer, VariableAnswer, lone_block, parse, visible
 
 RECORDED = [
@@ -99,7 +99,8 @@ def test_a_block_that_does_not_parse_is_code_all_the_same() -> None:
 )
 def test_blocks_in_other_languages_are_never_run(language: str) -> None:
     output = f"```{language}\nprint(1)\n```"
-    check({output: "no_code", f"```python\nx = 1\n```\n{output}": code("x = 1")})
+    nothing = "no_code" if language == "tool_code" else "only_output"
+    check({output: nothing, f"```python\nx = 1\n```\n{output}": code("x = 1")})
 
 
 def test_a_block_without_a_language_runs_when_it_looks_like_code() -> None:
@@ -291,7 +292,7 @@ def test_a_mention_of_final_is_not_an_answer(given: str) -> None:
     if given.startswith("```"):
         # A block that begins with the answer is one; in a sentence it is not.
         given = given.replace("FINAL: 42\nis", "then\nFINAL: 42\nis")
-    check({given: "no_code"})
+    check({given: "only_output" if given.startswith("```text") else "no_code"})
 
 
 @pytest.mark.parametrize(
@@ -459,9 +460,9 @@ def test_a_reply_cut_within_its_code_is_cut(finish_reason: str) -> None:
     assert cut("") == "cut"
     assert cut("<think>on and on") == "cut"
     assert cut("I will look at") == "cut"
-    assert cut("```python\nx = 1") == "cut"
-    assert cut("```python\na = 1\n```\nand\n```python\nx = 1") == "cut"
-    assert cut("x = 1\ny = 2") == "cut"
+    assert cut("```python\nx = 1") == "cut_code"
+    assert cut("```python\na = 1\n```\nand\n```python\nx = 1") == "cut_code"
+    assert cut("x = 1\ny = 2") == "cut_code"
     assert cut("FINAL(so it") == "cut"
     assert cut("```python\nx = 1\n```\nThen I") == code("x = 1")
     assert cut("FINAL: the answer") == text("the answer")

@@ -34,7 +34,6 @@ from effects.view.follow import (
 )
 from effects.view.plain import answered, calls, line, size, totals, went_on
 from rlm_fsm.ids import ROOT
-from rlm_fsm.prompts import PROFILES
 from rlm_fsm.reply import parse
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class LiveView:
             failure = blocks.error(f"the model call failed: {item.error}")
             return blocks.stack(blocks.rule(title, seconds(item.elapsed_s)), failure)
         top = blocks.rule(title, f"{tokens(item.usage)} · {seconds(item.elapsed_s)}")
-        profile = PROFILES[self.follower.state.options.profile]
+        profile = self.follower.state.options.profile
         reply = parse(item.text, profile).value_or(None)
         prose = blocks.beside_code(item.text, has_code=reply is not None and bool(reply.blocks))
         return blocks.stack(top, blocks.said(prose)) if prose else top

@@ -1,0 +1,126 @@
+"""What runs did before an option or a word became data: payloads of old events made whole.
+
+A dict per raised version, from a new field to what runs did without it. It is never edited once
+a release has written the version above it: the words below decide how old logs fold, to the letter.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Payload = dict[str, Any]
+"""An event's fields as JSON gives them, long texts as markers."""
+
+PROFILE_BEFORE_2: Payload = {
+    "name": "pyrlm",
+    "version": 1,
+    "first_text": (
+        "Question: {query}\n\nP holds {chars} characters. You have {turns} turns.\n\n"
+        "You have not seen any of it yet: look at it with code before you answer."
+    ),
+    "first_documents": (
+        "Question: {query}\n\nP holds {chars} characters in {documents} documents "
+        "(lengths: {lengths}). You have {turns} turns.\n\n"
+        "You have not seen any of it yet: look at it with code before you answer."
+    ),
+    "child_query": "Do what the text in P asks for.",
+    "shown": "Output:\n{output}",
+    "block_shown": "{output}",
+    "next_action": "{left}. Your next action:",
+    "turn_left": "1 turn is left",
+    "turns_left": "{count} turns are left",
+    "closing": (
+        "The limit {limit} is reached: no more code is run. Reply with your best answer to the "
+        "question now, as plain text or as FINAL_VAR: variable_name."
+    ),
+    "limit_raised": "The limit was raised: you may go on. Your next action:",
+    "empty_reply": "(an empty reply)",
+    "output_head": 4_000,
+    "output_tail": 0,
+    "output_cut": "{head}\n... (the first {shown} of {total} characters)",
+    "blank_end_counts": True,
+    "no_output": "(no output; print what you want to see)",
+    "error_chars": 2_000,
+    "error_cut": "(the last {shown} of {total} characters) ...\n{tail}",
+    "session_lost": "(the session was restarted: your variables are gone)",
+    "pending": (
+        "Your final answer ({form}) was not accepted, since the code raised afterwards. It was:\n"
+        "{answer}\nMend the error and give the answer again."
+    ),
+    "variables": "none",
+    "variables_shown": "",
+    "variable_line": "",
+    "variable_new": "",
+    "variable_changed": "",
+    "variables_more": "",
+    "repeated": "",
+    "min_steps": (
+        "Not yet: this was turn {turn} of at least {least}. Look further before you answer."
+    ),
+    "require_repl": ("Not yet: run code on the text before you answer, in a ```python block."),
+    "require_subcall": (
+        "Not yet: ask a sub-model (llm_query, llm_batch, ask_chunks) before you answer."
+    ),
+    "missing_variable": (
+        "There is no variable '{name}'. {known} Set it with code first, then finish."
+    ),
+    "known_variables": "Your variables: {names}.",
+    "no_variables": "You have set no variables yet.",
+    "unreadable_variable": "FINAL_VAR: {name} can't be used: {error}",
+    "other_form": "{form} is not how to finish here. {forms}",
+    "correction": "{fault} {forms}",
+    "forms": (
+        "Reply with one block of code:\n```python\nprint(...)\n```\n"
+        "or, to finish, with one line outside any block: FINAL: your answer, or "
+        "FINAL_VAR: variable_name"
+    ),
+    "empty": "Your reply was empty.",
+    "no_code": "Your reply holds neither a block of Python code nor a final answer.",
+    "only_output": "",
+    "cut": (
+        "Your reply was cut off by the token limit, so nothing of it was run. Be shorter: do "
+        "less in one block, or keep the answer in a variable and name it."
+    ),
+    "cut_code": "",
+    "refused": "Your reply was stopped by the provider's content filter.",
+    "empty_answer": "Your final answer was empty.",
+    "bad_name": (
+        "FINAL_VAR takes the name of one variable, nothing else. Write an answer that is "
+        "text with FINAL; assign a value to a variable first."
+    ),
+    "bad_answer": "The parenthesis of your FINAL( is never closed.",
+    "fences": ["repl", "python", "py", "python3", "py3", ""],
+    "bare_code": True,
+    "blocks": "all",
+    "finals": ["SUBMIT", "FINAL", "FINAL_VAR", "done", "answer", "text"],
+    "subcall_error": "",
+    "batch_error": "",
+}
+"""The words and rules of version 1, which knew no others. The system prompts aren't here: version
+1 recorded them with each run. What no log of version 1 can hold has today's words, for runs that
+are resumed."""
+
+OPTIONS_BEFORE_2: Payload = {
+    "loop_limit": None,
+    "fallback_code": None,
+}
+"""Options that came with version 2 of `RunStarted` and `RunResumed`."""
+
+
+def _options_1(payload: Payload) -> Payload:
+    options = payload.get("options")
+    if options is None:
+        return payload
+    prompts = {
+        "system": options["system_prompt"],
+        "subcall_system": options["subcall_system_prompt"],
+        "recursive_system": options["recursive_subcall_system_prompt"],
+    }
+    profile = {**PROFILE_BEFORE_2, **prompts}
+    return {**payload, "options": {**OPTIONS_BEFORE_2, **options, "profile": profile}}
+
+
+UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {
+    ("RunStarted", 1): _options_1,
+    ("RunResumed", 1): _options_1,
+}
+"""(kind, version) -> function from that version's payload to the next one's. Never removed."""
