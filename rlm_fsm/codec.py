@@ -54,6 +54,7 @@ VERSIONS: dict[str, int] = {
     "LimitReached": 1,
     "RunResumed": 2,
     "Cancelled": 1,
+    "DeadlinePassed": 1,
     "RunFinished": 1,
 }
 """The closed table of kinds, each with the version that is written today."""

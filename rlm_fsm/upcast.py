@@ -102,6 +102,9 @@ are resumed."""
 OPTIONS_BEFORE_2: Payload = {
     "loop_limit": None,
     "fallback_code": None,
+    "tell_budget": False,
+    "prices": [],
+    "rules": 1,
 }
 """Options that came with version 2 of `RunStarted` and `RunResumed`."""
 
