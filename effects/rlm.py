@@ -116,7 +116,7 @@ class RLM:
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
         )
-        repl_factory(repl_backend, self.parts.repl_limits, parallel_subcalls=parallel_subcalls)
+        repl_factory(repl_backend, self.parts.repl_limits, self.options)
 
     def __repr__(self) -> str:
         return (

@@ -84,8 +84,8 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
         frame, said, invalid=0, answer=reply.answer, code_digest=digest, repeats=repeats
     )
     if guards.is_looping(frame, state.options):
-        error = f"gave up: the same code came {repeats} times in a row"
-        return _then_pump(_give_up(state, frame, error))
+        why = f"gave up: the same code came {repeats} times in a row"
+        return _then_pump(_give_up(state, frame, why))
     return _then_pump(_run_next(state, frame, reply.blocks))
 
 
