@@ -42,6 +42,8 @@ from rlm_fsm.errors import (
 from rlm_fsm.fold import fold, pending, state_at
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.profile import Profile
+from rlm_fsm.profiles import DSPY, PAPER, PROFILES, PYRLM, RLMS
 from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.state import Frame, Phase, RunState
 from rlm_fsm.trace import Trace, TraceStep
@@ -83,7 +85,12 @@ _SHELL = {
 }
 
 __all__ = [
+    "DSPY",
+    "PAPER",
+    "PROFILES",
+    "PYRLM",
     "RLM",
+    "RLMS",
     "TRANSITIONS",
     "AdapterError",
     "Appended",
@@ -114,6 +121,7 @@ __all__ = [
     "Phase",
     "Policy",
     "PolicyError",
+    "Profile",
     "RLMError",
     "ReplError",
     "ReplLimits",
