@@ -214,9 +214,7 @@ class Interpreter:
             case CallModel():
                 return await self._call_model(effect, began)
             case RunCode():
-                return await self._run_code(
-                    effect, began, lambda repl: repl.start(effect.code, effect.watch)
-                )
+                return await self._run_code(effect, began, lambda repl: self._start(repl, effect))
             case ResumeCode():
                 return await self._run_code(
                     effect, began, lambda repl: repl.resume(effect.outcomes)
@@ -266,6 +264,10 @@ class Interpreter:
         sent += [message.as_dict() for message in frame.messages[len(sent) :]]
         return sent.copy()
 
+    def _start(self, repl: Repl, effect: RunCode) -> Awaitable[Paused | CodeResult]:
+        repl.remember(self.state.frames[effect.frame].messages)
+        return repl.start(effect.code, effect.watch)
+
     async def _run_code(
         self,
         effect: RunCode | ResumeCode,
@@ -294,6 +296,9 @@ class Interpreter:
             error=result.error,
             watched=result.watched,
             repl_lost=result.repl_lost,
+            final=result.final,
+            variables=result.variables,
+            more_variables=result.more_variables,
             elapsed_s=elapsed_s,
             clock_s=clock_s,
         )

@@ -233,11 +233,15 @@ def new_run_id() -> RunId:
     return RunId(f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{tail}")
 
 
-def repl_factory(
-    backend: str | ReplFactory, limits: ReplLimits, *, parallel_subcalls: bool
-) -> ReplFactory:
+def repl_factory(backend: str | ReplFactory, limits: ReplLimits, options: Options) -> ReplFactory:
     """What opens the sessions of a run."""
-    settings = ReplSettings(limits=limits, parallel_subcalls=parallel_subcalls)
+    settings = ReplSettings(
+        limits=limits,
+        parallel_subcalls=options.parallel_subcalls,
+        subcall_error=options.profile.subcall_error,
+        batch_error=options.profile.batch_error,
+        variables=options.profile.variables,
+    )
     match backend:
         case "python":
             from effects.repls.python import PythonRepl
@@ -269,8 +273,7 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
 
 def _sessions(parts: Parts, options: Options) -> ReplFactory:
     backend = parts.repl_backend or options.repl_backend
-    parallel = options.parallel_subcalls
-    return repl_factory(backend, parts.repl_limits, parallel_subcalls=parallel)
+    return repl_factory(backend, parts.repl_limits, options)
 
 
 def _settle(

@@ -98,9 +98,7 @@ async def _run_again(
     else:
         root = kept.checked(context, state.context, "other texts were passed")
     options = state.options
-    sessions = repl_factory(
-        options.repl_backend, repl_limits, parallel_subcalls=options.parallel_subcalls
-    )
+    sessions = repl_factory(options.repl_backend, repl_limits, options)
     prompts = _prompts(events)
     for frame, cells in recorder.cells.items():
         info = recorder.contexts.get(frame)

@@ -125,7 +125,7 @@ class RLM:
             prices=prices_of(self.parts.adapters, prices),
         )
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)
-        repl_factory(repl_backend, self.parts.repl_limits, parallel_subcalls=parallel_subcalls)
+        repl_factory(repl_backend, self.parts.repl_limits, self.options)
 
     def __repr__(self) -> str:
         return (

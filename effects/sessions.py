@@ -33,6 +33,7 @@ async def bring_back(
     for cell in cells:
         if cell.end is None and not cell.pauses:
             return
+        repl.remember(cell.messages)
         result = await repl.start(cell.code, cell.watch)
         for number, pause in enumerate(cell.pauses, 1):
             asked = result.calls if isinstance(result, Paused) else ()

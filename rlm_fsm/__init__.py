@@ -43,6 +43,8 @@ from rlm_fsm.fold import fold, pending, state_at
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import Price
+from rlm_fsm.profile import Profile
+from rlm_fsm.profiles import DSPY, PAPER, PROFILES, PYRLM, RLMS
 from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.state import Frame, Phase, RunState
 from rlm_fsm.trace import Trace, TraceStep
@@ -84,7 +86,12 @@ _SHELL = {
 }
 
 __all__ = [
+    "DSPY",
+    "PAPER",
+    "PROFILES",
+    "PYRLM",
     "RLM",
+    "RLMS",
     "TRANSITIONS",
     "AdapterError",
     "Appended",
@@ -116,6 +123,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Price",
+    "Profile",
     "RLMError",
     "ReplError",
     "ReplLimits",

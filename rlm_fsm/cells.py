@@ -7,13 +7,14 @@ recorded outcomes, and what a cell asks and prints the second time is compared w
 which the frame's session was empty.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlm_fsm.effect import Effect, ResumeCode, RunCode
 from rlm_fsm.event import CodeExecuted, CodePaused, Event
 from rlm_fsm.ids import FrameId
 from rlm_fsm.state import RunState
-from rlm_fsm.values import ContextInfo, HostCall, Outcome
+from rlm_fsm.values import ContextInfo, HostCall, Message, Outcome
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class RecordedCell:
     """How it ended; None when it hasn't."""
     end_seq: int = 0
     """The event that recorded its end."""
+    messages: Sequence[Message] = ()
+    """The conversation when it started; shared with the state, not copied."""
 
 
 @dataclass(slots=True)
@@ -73,8 +76,9 @@ class Recorder:
         cells = self.cells.setdefault(effect.frame, [])
         if cells and cells[-1].end is None:
             cells.pop()
-        cells.append(RecordedCell(effect.code, effect.watch))
-        context = state.frames[effect.frame].context
+        frame = state.frames[effect.frame]
+        cells.append(RecordedCell(effect.code, effect.watch, messages=frame.messages))
+        context = frame.context
         if context is not None:
             self.contexts[effect.frame] = context
 

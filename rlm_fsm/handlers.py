@@ -33,7 +33,7 @@ from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, cell_id, read_id
 from rlm_fsm.options import Options
 from rlm_fsm.profile import Profile, fill
-from rlm_fsm.reply import Answer, TextAnswer, VariableAnswer, parse, visible
+from rlm_fsm.reply import Answer, Reply, TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
 from rlm_fsm.state import Cell, Frame, Phase, RunState
 from rlm_fsm.values import FinalForm, GivenFinal, Message, Outcome, text_hash
@@ -82,11 +82,17 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
     digest = text_hash("\0".join(reply.blocks))
     repeats = frame.repeats + 1 if digest == frame.code_digest else 1
     frame = history.append(
-        frame, said, invalid=0, answer=reply.answer, code_digest=digest, repeats=repeats
+        frame,
+        said,
+        invalid=0,
+        answer=reply.answer,
+        code_digest=digest,
+        repeats=repeats,
+        notice=_notice(reply, repeats, state.options),
     )
     if guards.is_looping(frame, state.options):
-        problem = f"gave up: the same code came {repeats} times in a row"
-        return _then_pump(_give_up(state, frame, problem))
+        why = f"gave up: the same code came {repeats} times in a row"
+        return _then_pump(_give_up(state, frame, why))
     return _then_pump(_run_next(state, frame, reply.blocks))
 
 
@@ -403,12 +409,21 @@ def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
 
 def _with_news(frame: Frame, options: Options) -> Frame:
     """The frame whose next message shows what the turn's cells gave."""
-    words, shown = options.profile, frame.shown
-    if options.loop_limit is not None and frame.repeats > 1:
-        told = fill(words.repeated, count=frame.repeats)
-        shown = (*shown[:-1], f"{shown[-1]}\n\n{told}")
-    news = result_message(words, shown, frame.turns_used, frame.max_steps)
+    shown = frame.shown
+    if frame.notice:
+        shown = (*shown[:-1], f"{shown[-1]}\n\n{frame.notice}")
+    news = result_message(options.profile, shown, frame.turns_used, frame.max_steps)
     return evolve(frame, news=news, shown=(), answer=None, todo=())
+
+
+def _notice(reply: Reply, repeats: int, options: Options) -> str:
+    """What is said of a reply's code besides what it shows."""
+    words, said = options.profile, list[str]()
+    if reply.left_out:
+        said.append(fill(words.not_run, which=words.blocks, count=reply.left_out))
+    if options.loop_limit is not None and repeats > 1:
+        said.append(fill(words.repeated, count=repeats))
+    return "\n".join(said)
 
 
 def _then_pump(taken: Step) -> Step:

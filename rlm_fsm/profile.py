@@ -104,7 +104,9 @@ class Profile:
     variables_more: str
     """Said when there are more than are listed: ``{count}``."""
     repeated: str
-    """Said when the same code was run again: ``{count}``."""
+    """Said when the same code was run again: ``{count}`` times in a row."""
+    not_run: str
+    """Said when a reply had more blocks than are run: ``{count} {which}``."""
 
     # Refusals: answers that aren't accepted.
 

@@ -97,6 +97,8 @@ class Reply:
     """Code to run, in order, each block as a cell of its own."""
     answer: Answer | None = None
     """The final answer; it counts when no block raised."""
+    left_out: int = 0
+    """Blocks that the profile doesn't let run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def parse(
     if found.is_nothing:
         nothing: ErrorKind = "only_output" if found.has_output else "no_code"
         return _failure(found.fault or (nothing if text.strip() else "empty"), profile)
-    return Success(Reply(_chosen(found.blocks, profile), found.answer))
+    blocks = _chosen(found.blocks, profile)
+    return Success(Reply(blocks, found.answer, len(found.blocks) - len(blocks)))
 
 
 def lone_block(text: str, profile: Profile) -> str | None:

@@ -133,6 +133,8 @@ class Frame:
     """Cells that raised."""
     invalid: int = 0
     """Refused replies in a row."""
+    notice: str = ""
+    """What is to be said of the newest reply besides what its code showed."""
     code_digest: str = ""
     """Hash of the code of the newest reply that had any."""
     repeats: int = 0

@@ -321,7 +321,8 @@ class _Projection:
         if event.error is not None:
             self._may_end(frame, error=step.error, clock_s=event.clock_s)
         elif frame.place is not None:
-            self._may_end(frame, output=self.steps[frame.place].output, clock_s=event.clock_s)
+            given = event.final.text if event.final else self.steps[frame.place].output
+            self._may_end(frame, output=given, clock_s=event.clock_s)
 
 
 def _is_turn(call_id: CallId) -> bool:

@@ -52,7 +52,11 @@ PROFILE_BEFORE_2: Payload = {
     "variable_new": "",
     "variable_changed": "",
     "variables_more": "",
-    "repeated": "",
+    "repeated": (
+        "You have run this same code {count} times in a row, and it won't tell you more. Do "
+        "something else, or finish with what you know."
+    ),
+    "not_run": "",
     "min_steps": (
         "Not yet: this was turn {turn} of at least {least}. Look further before you answer."
     ),

@@ -11,7 +11,11 @@ the difference: commit it only if you understand why it changed.
     pause FRAME PROMPT | PROMPT ...     the cell of a frame asks; also `pause1` (one by one)
                                         and `recurse` (sub-runs)
     ran FRAME OUTPUT                    the cell of a frame ends; also `raised FRAME MESSAGE`
+    watched FRAME TEXT                  the cell ends, with this value of the watched variable
+    final FRAME FORM TEXT               the cell ends with a final answer that its code gave; also
+                                        `late FRAME FORM TEXT`: it raised afterwards
     read FRAME TEXT                     the variable is read; also `missing FRAME NAMES`
+    told FRAME                          the newest message to the model, as it stands
     cancel
     resume                              forget everything, fold the log, list what is owed
 """
@@ -25,10 +29,11 @@ import pytest
 from machine import Machine, replied
 
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
-from rlm_fsm.event import Event
+from rlm_fsm.event import CodeExecuted, Event
 from rlm_fsm.fold import fold, pending
 from rlm_fsm.policy import Policy
-from rlm_fsm.values import CodeError
+from rlm_fsm.profiles import PROFILES
+from rlm_fsm.values import CodeError, GivenFinal
 
 GOLDEN = Path(__file__).parent / "golden"
 POLICY = {field.name for field in fields(Policy)}
@@ -60,6 +65,8 @@ def play(machine: Machine, command: str) -> list[str]:
         case "start":
             given = dict(pair.split("=", 1) for pair in rest.split())
             values = {name: ast.literal_eval(value) for name, value in given.items()}
+            if "profile" in values:
+                values["profile"] = PROFILES[values["profile"]]
             policy = Policy(**{name: values.pop(name) for name in list(values) if name in POLICY})
             machine.start(policy=policy, **values)
         case "reply":
@@ -75,6 +82,16 @@ def play(machine: Machine, command: str) -> list[str]:
             machine.ran(text, frame=frame)
         case "raised":
             machine.ran(error=CodeError(kind="Error", message=text), frame=frame)
+        case "watched":
+            (effect,) = (e for e in pending(machine.state) if isinstance(e, RunCode))
+            machine.ran(frame=frame, watched=dict.fromkeys(effect.watch, text))
+        case "final" | "late":
+            form, _, text = text.partition(" ")
+            error = CodeError(kind="Error", message="boom") if verb == "late" else None
+            machine.ran(frame=frame, error=error, final=GivenFinal(form=form, text=text))
+        case "told":
+            told = machine.frame(frame).messages[-1]
+            return [f"  | {line}".rstrip() for line in told.content.split("\n")]
         case "read":
             machine.read(text, frame=frame)
         case "missing":
@@ -98,13 +115,19 @@ def event_line(event: Event) -> str:
         "ModelReplied": lambda: repr(event.text),
         "ModelFailed": lambda: event.error,
         "CodePaused": lambda: f"{len(event.calls)} calls",
-        "CodeExecuted": lambda: repr(str(event.error) if event.error else event.stdout),
+        "CodeExecuted": lambda: executed_line(event),
         "VariableRead": lambda: repr(event.text),
         "GuardTripped": lambda: event.guard,
         "LimitReached": lambda: f"{event.limit} {event.used:g} of {event.allowed:g}",
         "RunFinished": lambda: f"{event.status} {event.output!r} {event.error or ''}".rstrip(),
     }.get(type(event).__name__, lambda: "")()
     return " ".join(filter(None, (type(event).__name__, getattr(event, "call_id", ""), said)))
+
+
+def executed_line(event: CodeExecuted) -> str:
+    """What a cell gave."""
+    said = repr(str(event.error) if event.error else event.stdout)
+    return f"{said} {event.final.form} {event.final.text!r}" if event.final else said
 
 
 def effect_line(effect: Effect) -> str:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from effects.commands.options import NO_LIMIT, REPL, Option, amount, limit, whole
+from effects.commands.options import NO_LIMIT, REPL, Option, amount, choice, limit, whole
 from rlm_fsm.errors import UsageError
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.profiles import PROFILES
 
 _POLICY, _DEFAULTS = Policy(), Options()
 
@@ -42,6 +43,13 @@ MODEL_OPTIONS = (
         metavar="N",
         convert=whole(1),
         help=f"tokens that a subcall may generate (default {_DEFAULTS.subcall_max_tokens})",
+    ),
+    Option(
+        name="profile",
+        metavar="NAME",
+        convert=choice(*PROFILES, "auto"),
+        help=f"the protocol that the model knows: {', '.join(PROFILES)}, or auto, by the model's "
+        f"name (default {_DEFAULTS.profile.name})",
     ),
     Option(
         name="system-prompt",
@@ -103,6 +111,7 @@ NO_MODEL = """no model is configured. Any of these will do:
 _ARGUMENTS = {
     "max_tokens": "max_tokens",
     "subcall_max_tokens": "subcall_max_tokens",
+    "profile": "profile",
     "repl": "repl_backend",
     "concurrency": "max_concurrent_subcalls",
     "parallel": "parallel_subcalls",

@@ -160,7 +160,7 @@ def main(wire: Wire, context_fd: int) -> NoReturn:
     while True:
         frame = wire.read()
         if frame["t"] == "run":
-            wire.write(ended(session.run(frame["code"], frame["watch"])))
+            wire.write(ended(session.run(frame["code"], frame["watch"], frame.get("history"))))
         else:
             wire.write(value(session.read(frame["name"])))
 
@@ -213,7 +213,10 @@ def ended(result: dict[str, Any]) -> bytes:
     if len(frame) > _frames.MAX_FRAME_BYTES:
         # In JSON a character takes 6 bytes at most.
         output = result["out"][: _frames.MAX_FRAME_BYTES // 8]
-        frame = _frames.encode({"t": "end", **result, "out": output, "watched": {}})
+        short: dict[str, Any] = {"t": "end", **result, "out": output, "watched": {}}
+        frame = _frames.encode(short)
+        if len(frame) > _frames.MAX_FRAME_BYTES and result["final"]:
+            frame = _frames.encode({**short, "final": {**result["final"], "data": None}})
     return frame
 
 

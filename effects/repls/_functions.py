@@ -40,6 +40,7 @@ class SubcallLimitError(SubcallError):
     """A limit of the run forbade a subcall. Asking again won't help: answer with what is there."""
 
 
+_MISSING: Any = object()
 _ERRORS = {"error": SubcallError, "limit": SubcallLimitError}
 
 
@@ -57,6 +58,19 @@ Answer = tuple[str, str]
 Program = Generator[Ask, list[Answer], Any]
 
 
+class Styles(NamedTuple):
+    """How subcalls that failed look to the code: templates with ``{message}``, empty to raise."""
+
+    single: str = ""
+    """What `llm_query` and `rlm_query` return."""
+    batch: str = ""
+    """What stands in the list of a batch."""
+
+
+RAISE = Styles()
+"""Every failure raises."""
+
+
 class View(Protocol):
     """What is needed of the context."""
 
@@ -66,20 +80,23 @@ class View(Protocol):
     def extract_after(self, marker: str) -> str | None: ...
 
 
-def programs(view: View, *, parallel_subcalls: bool) -> dict[str, Callable[..., Program]]:
+def programs(
+    view: View, *, parallel_subcalls: bool, styles: Styles = RAISE
+) -> dict[str, Callable[..., Program]]:
     """The functions that ask sub-models, by name.
 
-    `parallel_subcalls` is what ``parallel=None`` means to the functions that take chunks.
+    `parallel_subcalls` is what ``parallel=None`` means to the functions that take chunks, and
+    `styles` what ``on_error=None`` means. `ask` and its relatives always raise.
     Texts come as arguments: the context is asked about where code passes it.
     """
     del view
     made = {
-        "llm_query": query("llm_query", None),
-        "rlm_query": query("rlm_query", True),
-        "llm_batch": batch("llm_batch", None),
-        "llm_query_batched": batch("llm_query_batched", None),
-        "rlm_query_batched": batch("rlm_query_batched", True),
-        "llm_query_batch": _query_batch(parallel_subcalls),
+        "llm_query": query("llm_query", None, styles.single),
+        "rlm_query": query("rlm_query", True, styles.single),
+        "llm_batch": batch("llm_batch", None, styles.batch),
+        "llm_query_batched": batch("llm_query_batched", None, styles.batch),
+        "rlm_query_batched": batch("rlm_query_batched", True, styles.batch),
+        "llm_query_batch": _query_batch(parallel_subcalls, styles.batch),
         "ask": _ask("ask"),
         "ask_chunk": _ask("ask_chunk"),
         "ask_chunks": _ask_chunks("ask_chunks", parallel_subcalls),
@@ -134,31 +151,44 @@ def drive(program: Program, ask: Callable[[Ask], list[Answer]]) -> Any:
         answers = ask(request)
 
 
-def query(name: str, recursive: bool | None) -> Callable[..., Program]:
-    """A function `name` that asks one prompt."""
+def query(name: str, recursive: bool | None, style: str) -> Callable[..., Program]:
+    """A function `name` that asks one prompt; `style` is how a failure looks, see `Styles`."""
 
-    def query(text: object, model: str | None = None, max_tokens: int | None = None) -> Program:
+    def query(
+        text: object = _MISSING,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        *,
+        prompt: object = _MISSING,
+    ) -> Program:
         """Ask a sub-model that sees only this text. Returns its reply."""
+        if text is _MISSING and prompt is _MISSING:
+            raise TypeError(f"{name}() missing 1 required positional argument: 'text'")
+        if text is not _MISSING and prompt is not _MISSING:
+            raise TypeError(f"{name}() takes text or prompt, not both: they mean the same")
+        return one(text if prompt is _MISSING else prompt, model, max_tokens)
+
+    def one(text: object, model: object, max_tokens: object) -> Program:
         texts = [_text_of("the prompt", text)]
-        return (yield from _one(_calls(name, None, texts, model, max_tokens, recursive)))
+        return (yield from _one(_calls(name, None, texts, model, max_tokens, recursive), style))
 
     return query
 
 
-def batch(name: str, recursive: bool | None) -> Callable[..., Program]:
-    """A function `name` that asks many prompts in parallel."""
+def batch(name: str, recursive: bool | None, style: str) -> Callable[..., Program]:
+    """A function `name` that asks many prompts in parallel; `style` as in `query`."""
 
     def batch(
         prompts: object,
         model: str | None = None,
         max_tokens: int | None = None,
-        on_error: str = "raise",
+        on_error: str | None = None,
         dedupe: bool = True,
     ) -> Program:
         """Ask many prompts at once, in parallel. Returns the replies in the same order."""
         texts = _texts("prompts", prompts)
         calls = _calls(name, None, texts, model, max_tokens, recursive, dedupe)
-        return (yield from _many(calls, True, on_error))
+        return (yield from _many(calls, True, on_error, style))
 
     return batch
 
@@ -199,7 +229,7 @@ def _ask_chunks(name: str, parallel_subcalls: bool) -> Callable[..., Program]:
     return ask_chunks
 
 
-def _query_batch(parallel_subcalls: bool) -> Callable[..., Program]:
+def _query_batch(parallel_subcalls: bool, style: str) -> Callable[..., Program]:
     def query_batch(
         chunks: Any,
         model: Any = None,
@@ -209,7 +239,7 @@ def _query_batch(parallel_subcalls: bool) -> Callable[..., Program]:
         question: str | None = None,
         chunk_size: int | None = None,
         overlap: int = 0,
-        on_error: str = "raise",
+        on_error: str | None = None,
         dedupe: bool = True,
     ) -> Program:
         """Ask a sub-model about each chunk, given alone or with a question. Returns the replies.
@@ -223,7 +253,8 @@ def _query_batch(parallel_subcalls: bool) -> Callable[..., Program]:
         asked = None if question is None else _question(question)
         texts = _pieces(chunks, chunk_size, overlap)
         calls = _calls("llm_query_batch", asked, texts, model, max_tokens, dedupe=dedupe)
-        return (yield from _many(calls, _flag("parallel", parallel, parallel_subcalls), on_error))
+        is_parallel = _flag("parallel", parallel, parallel_subcalls)
+        return (yield from _many(calls, is_parallel, on_error, style))
 
     return query_batch
 
@@ -283,32 +314,39 @@ def _calls(
     return [{**shared, "prompt": form + text} for text in texts]
 
 
-def _one(calls: list[dict[str, Any]]) -> Generator[Ask, list[Answer], str]:
+def _one(calls: list[dict[str, Any]], style: str = "") -> Generator[Ask, list[Answer], str]:
+    """Ask one thing. With a `style`, a failure is a text; what a limit forbids always raises."""
     [(kind, reply)] = yield Ask(calls, False)
+    if kind == "error" and style:
+        return style.replace("{message}", reply)
     if kind != "text":
         raise _ERRORS[kind](reply, [None])
     return reply
 
 
 def _many(
-    calls: list[dict[str, Any]], parallel: bool, on_error: object
+    calls: list[dict[str, Any]], parallel: bool, on_error: object, style: str = ""
 ) -> Generator[Ask, list[Answer], list[str]]:
-    raises = _raises(on_error)
+    """Ask several things. `style` is what ``on_error=None`` means; empty: to raise."""
+    if on_error is not None and _raises(on_error):
+        style = ""
+    elif on_error is not None:
+        style = style or ERROR_MARK + "{message}"
     if not calls:
         return []
     answers = yield Ask(calls, parallel)
     if len(answers) != len(calls):
         raise RuntimeError(f"{len(calls)} subcalls were asked, {len(answers)} answers came")
     failed = [(kind, text) for kind, text in answers if kind != "text"]
-    if failed and raises:
-        kind = "limit" if any(kind == "limit" for kind, _ in failed) else "error"
-        raise _ERRORS[kind](
+    is_limit = any(kind == "limit" for kind, _ in failed)
+    if failed and (not style or (on_error is None and is_limit)):
+        raise _ERRORS["limit" if is_limit else "error"](
             f"{len(failed)} of {len(calls)} subcalls failed, the first with: {failed[0][1]}. "
             "The other answers are in the exception's .results; "
             f'on_error="return" gives texts that begin with {ERROR_MARK.strip()} instead.',
             [text if kind == "text" else None for kind, text in answers],
         )
-    return [text if kind == "text" else ERROR_MARK + text for kind, text in answers]
+    return [text if kind == "text" else style.replace("{message}", text) for kind, text in answers]
 
 
 def _accepted(answer: str) -> str | None:

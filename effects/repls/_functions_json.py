@@ -18,8 +18,6 @@ if TYPE_CHECKING or __package__:
 else:
     import _functions
 
-YIELDING = frozenset({"budget"})
-"""Names that code may take for variables of its own, since they are common words."""
 RECORD_KEYS = ("records", "items", "entities", "results", "data")
 """Keys under which sub-models put the list that was asked for."""
 _MOST_TRIES = 1_000
@@ -87,7 +85,7 @@ def records(text: str) -> list[dict[str, Any]]:
 
 
 def _query(name: str, read: Callable[[str], Any]) -> Callable[..., Program]:
-    ask = _functions.query(name, None)
+    ask = _functions.query(name, None, "")
 
     def query(text: object, model: str | None = None, max_tokens: int | None = None) -> Program:
         return read((yield from ask(text, model, max_tokens)))
@@ -97,7 +95,7 @@ def _query(name: str, read: Callable[[str], Any]) -> Callable[..., Program]:
 
 
 def _batch(name: str, read: Callable[[str], Any]) -> Callable[..., Program]:
-    ask = _functions.batch(name, None)
+    ask = _functions.batch(name, None, "")
 
     def batch(
         prompts: object,

@@ -25,8 +25,9 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _functions, _functions_json
-from effects.repls._functions import Program, SubcallError, SubcallLimitError
+from effects.repls import _finals, _functions, _functions_json
+from effects.repls._finals import Signal
+from effects.repls._functions import Program, Styles, SubcallError, SubcallLimitError
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
 from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
@@ -37,6 +38,9 @@ from rlm_fsm.values import HostCall
 
 ERRORS = "SubcallError = RuntimeError\nSubcallLimitError = RecursionError\n"
 """Source that binds the names of the runtime's errors."""
+
+VALUES = frozenset({"P", "context", "context_0", "history"})
+"""Names of values that are copied into the sandbox when code first names them."""
 
 _COMPILED = re.compile(r"re\.compile\((['\"]).*\)", re.DOTALL)
 
@@ -65,7 +69,11 @@ class Calls:
             memory_bytes=settings.limits.memory_bytes,
         )
         self._programs = {
-            **_functions.programs(view, parallel_subcalls=settings.parallel_subcalls),
+            **_functions.programs(
+                view,
+                parallel_subcalls=settings.parallel_subcalls,
+                styles=Styles(settings.subcall_error, settings.batch_error),
+            ),
             **_functions_json.programs(),
         }
         self._plain: dict[str, Callable[..., Any]] = {
@@ -73,16 +81,26 @@ class Calls:
             "SHOW_VARS": show_vars,
             **{f"ctx.{name}": getattr(view, name) for name in METHODS},
             "ctx.find": self._find,
+            "SUBMIT": _submit,
+            "FINAL": _signals("FINAL"),
+            "FINAL_VAR": _signals("FINAL_VAR"),
+            "done": _signals("done"),
         }
         self._waiting: tuple[FunctionSnapshot, Program, int] | None = None
         self.functions = frozenset({*self._programs, *self._plain})
         """Names of the functions; methods of `ctx` as ``ctx.find``."""
-        self.names = self.functions | {"P", "ctx", "SubcallError", "SubcallLimitError"}
+        self.names = (
+            self.functions | {"ctx", "SubcallError", "SubcallLimitError"} | VALUES | {"answer"}
+        )
         """All names of the runtime."""
-        self.text_was_bound = False
-        """Whether the sandbox has asked for `P` and keeps it now."""
+        self.bound: set[str] = set()
+        """Names of `VALUES` that the sandbox has asked for and keeps now."""
+        self.signal: Signal | None = None
+        """The final answer that the cell has given by a call; for others to clear."""
         self.is_stuck = False
         """True when the sandbox waits for an answer that it can't be given."""
+        self.history: list[dict[str, str]] = []
+        """The conversation, for `history`."""
         self.unknown: set[str] = set()
         """Names that were looked up in vain; for others to clear."""
         self.raised: dict[str, str] = {}
@@ -128,6 +146,14 @@ class Calls:
         sent: list[_functions.Answer] = [(answer.kind, answer.text) for answer in answers]
         return lambda: self._proceed(call, program, sent)
 
+    def value(self, name: str) -> Any:
+        """What a name of `VALUES` stands for."""
+        if name == "history":
+            return self.history
+        if name == "P" or self._view.kind != "document_list":
+            return self._view.text
+        return list(self._view)
+
     # -- the kinds of suspension
 
     def _look_up(self, lookup: NameLookupSnapshot) -> Snapshot:
@@ -137,9 +163,11 @@ class Calls:
             if name in ATTRIBUTES:
                 return lookup.resume(value=encodable(getattr(self._view, name)))
             name = f"ctx.{name}"
-        elif name == "P":
-            self.text_was_bound = True
-            return lookup.resume(value=encodable(self._view.text))
+        elif name in VALUES:
+            self.bound.add(name)
+            return lookup.resume(value=encodable(self.value(name)))
+        elif name == "answer":
+            return lookup.resume(value=_finals.fresh_answer())
         if name in self.functions:
             return lookup.resume(value=stub(name))
         self.unknown.add(name)
@@ -155,6 +183,9 @@ class Calls:
             return self._proceed(call, program, None)
         try:
             value = self._function(name)(*call.args, **call.kwargs)
+        except Signal as signal:
+            self.signal = self.signal or signal
+            return call.resume({"exc_type": "BaseException", "message": str(signal)})
         except Exception as error:
             return self._throw(call, error)
         return self._reply(call, value)
@@ -223,3 +254,14 @@ class Calls:
         if not found and isinstance(pattern, str) and _COMPILED.fullmatch(pattern):
             raise TypeError("pattern must be a text (str) here: ctx.find(text, regex=True)")
         return found
+
+
+def _submit(*values: Any, **fields: Any) -> None:
+    raise Signal("SUBMIT", *_finals.submitted(values, fields))
+
+
+def _signals(form: str) -> Callable[..., None]:
+    def give(*answer: Any, **options: Any) -> None:
+        raise Signal(form, _finals.one_value(form, answer, options))
+
+    return give

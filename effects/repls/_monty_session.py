@@ -2,7 +2,8 @@
 
 1. A cell's source is prepared, fed, and answered for until it asks a sub-model or ends
    (`_monty_code`, `_monty_calls`).
-2. `P` is copied into the sandbox when a cell first names it; everything else reads the host's.
+2. `P`, `context` and `history` are copied into the sandbox when a cell first names them; everything
+   else reads the host's.
 3. Names of the runtime that a cell bound are put right before the next one. What is bound behind
    the parser's back, by `exec`, isn't noticed.
 4. Texts are UTF-8 in the sandbox: lone surrogates arrive as question marks.
@@ -10,7 +11,8 @@
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from keyword import iskeyword
 from typing import Any
 
@@ -22,17 +24,18 @@ from pydantic_monty import (
     MontySyntaxError,
 )
 
+from effects.repls._finals import SOFT
 from effects.repls._functions import show_vars
-from effects.repls._functions_json import YIELDING
-from effects.repls._monty_calls import ERRORS, Calls, TimeUp
+from effects.repls._monty_calls import ERRORS, VALUES, Calls, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
+from effects.repls._monty_ends import PRELUDE, Ends, own_names
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
 from effects.repls._monty_values import CtxPolicy, Output, encodable, stub
 from effects.repls._monty_worker import Snapshot, Worker, room_bytes
 from effects.repls._text import TextView
 from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import CodeError, CodeResult, ReadResult
+from rlm_fsm.values import CodeError, CodeResult, Message, ReadResult
 
 _PRELUDE = f"""
 def {ECHO}(value):
@@ -41,6 +44,7 @@ def {ECHO}(value):
 def {READ}(value, most):
     text = f"{{value!s}}"
     return (text if len(text) <= most else None, len(text), value is None)
+{PRELUDE}
 {ERRORS}"""
 _GONE = "The variables are gone; the next cell begins a new session."
 _TIMEOUT = f"the cell computed for more than {{:g}} seconds and was stopped. {_GONE}"
@@ -70,11 +74,17 @@ class Session:
         """Seconds of computing that the paused cell has left."""
         self._watch: tuple[str, ...] = ()
         self._output = Output(0)
+        most = settings.max_value_chars
+        self._ends = Ends(self._evaluated, variables=settings.variables, most=most)
+        self._may_answer = False
+        """Whether any cell so far may have used `answer`."""
+        self._taken: frozenset[str] = frozenset()
+        """Names of the runtime that code has taken for good."""
         self._types: Mapping[str, str] = {}
         """The variables and their types when the cell began, where it asks for them."""
         self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text))
         try:
-            self._feed(_PRELUDE, {"ctx": CtxPolicy(view)})
+            self._feed(_PRELUDE + own_names(self._calls.names), {"ctx": CtxPolicy(view)})
         except (MontyError, RuntimeError) as error:
             self._worker.close()
             raise ReplUnavailable(f"the monty sandbox failed at its first line: {error}") from error
@@ -84,7 +94,9 @@ class Session:
         """Id of the process; None when it was closed."""
         return self._worker.pid
 
-    def start(self, source: str, watch: tuple[str, ...]) -> Paused | CodeResult:
+    def start(
+        self, source: str, watch: tuple[str, ...], history: Sequence[Message]
+    ) -> Paused | CodeResult:
         """Run a cell until it asks something or ends. Never raises for what the code does."""
         self._refuse_while_paused()
         cell = prepare(source, self.next_cell)
@@ -92,6 +104,10 @@ class Session:
         self._watch = watch
         self._output = Output(self._settings.limits.output_chars)
         self._calls.raised.clear()
+        self._calls.signal = None
+        self._may_answer = self._may_answer or "answer" in source
+        if "history" in source:
+            self._calls.history = [message.as_dict() for message in history]
         return self._run(lambda: self._begin(cell))
 
     def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
@@ -133,7 +149,8 @@ class Session:
         try:
             step = self._calls.drive(go())
         except (MontyError, RuntimeError) as failure:
-            return self._result(self._judge(failure))
+            error = self._judge(failure)
+            return self._result(None if self._is_signal(error) else error)
         if isinstance(step, Paused):
             self._left_s = self._calls.deadline - time.monotonic()
             return step
@@ -144,20 +161,39 @@ class Session:
     def _begin(self, cell: Cell) -> Snapshot:
         if self._spoiled & {"SubcallError", "SubcallLimitError"}:
             self._feed(ERRORS)
-        if "P" in self._spoiled or ("P" in cell.names and not self._calls.text_was_bound):
-            self._calls.text_was_bound = True
-            self._worker.bind_text("P", self._view.text)
+        inputs = self._values_for(cell)
         if "SHOW_VARS" in cell.names:
             self._types = self._all_types()
         lost_functions = self._spoiled & self._calls.functions
-        inputs: dict[str, Any] = {name: stub(name) for name in lost_functions}
+        inputs |= {name: stub(name) for name in lost_functions}
         if "ctx" in self._spoiled:
             inputs["ctx"] = CtxPolicy(self._view)
-        self._calls.names -= YIELDING & cell.bound
-        self._spoiled = self._calls.names & cell.bound
+        self._spoiled = (self._calls.names & cell.bound) - SOFT
+        self._taken |= cell.bound & SOFT
         self._cells[self._worker.next_file] = cell
         self._allow(self._settings.limits.cell_timeout_s)
         return self._worker.feed(cell.code, inputs, self._output)
+
+    def _values_for(self, cell: Cell) -> dict[str, Any]:
+        """Bind the values that a cell names and the sandbox lacks; what is short is returned."""
+        calls = self._calls
+        wanted = {n for n in VALUES if n in self._spoiled or (n in cell.names - calls.bound)}
+        calls.bound |= wanted
+        inputs: dict[str, Any] = {}
+        if "history" in cell.names:
+            inputs["history"] = encodable(calls.history)
+        texts = wanted - {"history"}
+        if texts - {"P"} and self._view.kind == "document_list":
+            self._worker.bind_texts("context", list(self._view))
+            self._feed("context_0 = context")
+            calls.bound |= {"context", "context_0"}
+            texts &= {"P"}
+        if texts:
+            first, *others = sorted(texts)
+            self._worker.bind_text(first, self._view.text)
+            for name in others:
+                self._feed(f"{name} = {first}")
+        return inputs
 
     def _feed(self, code: str, inputs: dict[str, Any] | None = None) -> Snapshot:
         """Run a source of our own, whose output nobody wants."""
@@ -170,20 +206,43 @@ class Session:
 
     def _result(self, error: CodeError | None) -> CodeResult:
         watched: dict[str, str] = {}
+        result = CodeResult()
         try:
+            if not self.is_lost:
+                result, error = self._end(error)
             for name in () if self.is_lost else self._watch:
-                text, _, is_none = self._value(name)
+                text, _, is_none = self._value(name, watched=True)
                 if text is not None and text.strip() and not is_none:
                     watched[name] = text
         except (MontyError, RuntimeError) as failure:
             error = error or self._judge(failure)
-        return CodeResult(
+        return replace(
+            result,
             stdout=self._output.text(),
             stdout_chars=self._output.chars,
             error=error,
             watched={} if self.is_lost else watched,
             repl_lost=self.is_lost,
         )
+
+    def _end(self, error: CodeError | None) -> tuple[CodeResult, CodeError | None]:
+        """The final answer and the variables of a cell, and its error, should the answer be one."""
+        hidden = self._hidden
+        final, problem = self._ends.final(
+            self._calls.signal, may_answer=self._may_answer, hidden=hidden
+        )
+        variables, more = self._ends.variables(hidden)
+        result = CodeResult(final=final, variables=variables, more_variables=more)
+        return result, error or problem
+
+    def _is_signal(self, error: CodeError) -> bool:
+        signal = self._calls.signal
+        return signal is not None and (error.kind, error.message) == ("BaseException", str(signal))
+
+    @property
+    def _hidden(self) -> frozenset[str]:
+        """Names of the runtime that are not the code's own variables now."""
+        return self._calls.names - self._spoiled - self._taken
 
     def _judge(self, failure: MontyError | RuntimeError) -> CodeError:
         """The error of a cell, and whether the session outlives it."""
@@ -208,23 +267,29 @@ class Session:
 
     # -- variables
 
-    def _value(self, name: str) -> tuple[str | None, str | None, bool]:
+    def _value(self, name: str, *, watched: bool = False) -> tuple[str | None, str | None, bool]:
         """A variable's text, or an error, or neither when there is none; and whether it is None.
 
         Raises what the sandbox raises when a limit is reached.
         """
         most = self._settings.max_value_chars
-        if name == "P" and name not in self._spoiled:
+        if name == "answer" and not self._is_answer_there(watched):
+            return None, None, False
+        is_list = name != "P" and self._view.kind == "document_list"
+        if name in VALUES - self._spoiled - {"history"} and not is_list:
             chars = self._view.len_chars()
             if chars > most:
                 return None, _TOO_LONG.format(name, chars, most), False
             return encodable(self._view.text), None, False
         is_name = name.isidentifier() and not iskeyword(name)
-        if not is_name or name in self._calls.names - self._spoiled:
+        is_readable = name not in self._hidden - VALUES or name in ("answer", "context")
+        if not is_name or not is_readable or name == "history":
             return None, None, False
         self._calls.unknown.clear()
+        source = "answer['content'] if _rlm_is_protocol(answer) else answer"
+        source = source if name == "answer" else name
         try:
-            text, chars, is_none = self._evaluated(f"{READ}({name}, {most})")
+            text, chars, is_none = self._evaluated(f"{READ}({source}, {most})")
         except MontyRuntimeError as failure:
             if name in self._calls.unknown:
                 return None, None, False
@@ -236,9 +301,17 @@ class Session:
             return None, _TOO_LONG.format(name, chars, most), False
         return text, None, is_none
 
-    def _evaluated(self, expression: str) -> Any:
+    def _is_answer_there(self, watched: bool) -> bool:
+        """Whether ``answer`` may be read: a dict of the protocol only when it has content, and
+        when nobody just watches."""
+        if not self._may_answer:
+            return False
+        is_protocol: bool = self._evaluated("_rlm_is_protocol(answer)")
+        return not is_protocol or (not watched and self._evaluated("bool(answer['content'])"))
+
+    def _evaluated(self, expression: str, inputs: dict[str, Any] | None = None) -> Any:
         self._allow(self._settings.limits.cell_timeout_s)
-        done = self._calls.drive(self._feed(expression))
+        done = self._calls.drive(self._feed(expression, inputs))
         assert isinstance(done, MontyComplete)
         return done.output
 
@@ -248,7 +321,7 @@ class Session:
 
     def _users(self, types: Mapping[str, str]) -> dict[str, str]:
         """The variables that the code made, modules left out, with their types."""
-        ours = self._calls.names - self._spoiled
+        ours = self._hidden
         return {
             name: kind
             for name, kind in types.items()

@@ -121,6 +121,18 @@ class Worker:
         join = f"{name} = ''.join(_rlm_pieces)\n_rlm_pieces = _rlm_piece = None"
         self.feed(join, None, Output(0))
 
+    def bind_texts(self, name: str, texts: list[str], *, piece_chars: int = PIECE_CHARS) -> None:
+        """Copy a list of texts into a global, in pieces where it is long."""
+        self.feed(f"{name} = []", None, Output(0))
+        piece, chars = list[str](), 0
+        for text in texts:
+            if piece and chars + len(text) > piece_chars:
+                self.feed(f"{name}.extend(_rlm_piece)", {"_rlm_piece": piece}, Output(0))
+                piece, chars = [], 0
+            piece.append(encodable(text))
+            chars += len(text)
+        self.feed(f"{name}.extend(_rlm_piece)\n_rlm_piece = None", {"_rlm_piece": piece}, Output(0))
+
     def kill(self) -> None:
         """End the process while it computes: the call that waits for it then fails at once."""
         if self._pid is not None:

@@ -5,7 +5,10 @@ its siblings with it.
 
 The namespace is that of a real module, `__main__`: functions see later globals, classes can be
 pickled, `import __main__` works. The runtime's names (`P`, `ctx`, `llm_query` ...) are put back
-after every cell.
+after every cell, but for those that code may take for itself (`_finals.SOFT`).
+
+`context` and `history` are made when a cell first names them: a list of documents takes as much
+memory as the text, and a conversation grows.
 """
 
 import builtins
@@ -18,13 +21,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _cell, _functions, _functions_json, _limits, _output, _text
+    from effects.repls import (
+        _cell,
+        _finals,
+        _functions,
+        _functions_json,
+        _limits,
+        _output,
+        _summaries,
+        _text,
+    )
 else:
     import _cell
+    import _finals
     import _functions
     import _functions_json
     import _limits
     import _output
+    import _summaries
 
 Exchange = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a frame to the host and waits for its answer."""
@@ -45,7 +59,11 @@ class Session:
         output_chars: int,
         max_value_chars: int,
         parallel_subcalls: bool,
+        subcall_error: str,
+        batch_error: str,
+        variables: str,
     ) -> None:
+        self._view = view
         self._guard = guard
         self._exchange = exchange
         self._max_value_chars = max_value_chars
@@ -60,28 +78,53 @@ class Session:
         self._module = ModuleType("__main__")
         self._names = self._module.__dict__
         self._names["__builtins__"] = builtins
-        self._own = self._runtime_names(view, parallel_subcalls)
-        self._hidden = frozenset(self._names) | (self._own.keys() - {"P"})
+        styles = _functions.Styles(subcall_error, batch_error)
+        self._own = self._runtime_names(view, parallel_subcalls, styles)
+        self._soft: dict[str, Any] = {name: self._own.pop(name) for name in _finals.SOFT}
+        self._tracker = _summaries.Tracker(variables)
+        self._signal: _finals.Signal | None = None
+        """The final answer that the running cell has given by a call."""
+        self._internal = frozenset(self._names)
         self._restore()
 
-    def run(self, code: str, watch: list[str]) -> dict[str, Any]:
-        """Run a cell; the fields of the frame that tells how it ended."""
+    def run(
+        self, code: str, watch: list[str], history: list[dict[str, str]] | None = None
+    ) -> dict[str, Any]:
+        """Run a cell; the fields of the frame that tells how it ended.
+
+        `history` comes with cells that name it.
+        """
+        self._bind_named(code, history)
         self._asking_allowed = True
+        self._signal = None
         error = _limits.guarded(self._guard, lambda: self._run(code))
         if os.getpid() != self._pid:
             os._exit(0)  # a copy made by os.fork has no session to go on with
         with self._lock:  # a thread may still be waiting for the host
             self._asking_allowed = False
+        error = None if isinstance(error, _finals.Signal) else error
+        final, problem = self._final()
+        error = error or problem
         told = None if error is None else _cell.describe(error)
-        del error  # it holds the frames of the cell, and they hold what it computed
+        del error, problem  # they hold the frames of the cell, and these hold what it computed
         watched = self._watched(watch)
         self._restore()
+        variables, more = self._told_variables()
         text, chars = self._sink.take()
-        return {"out": text, "chars": chars, "error": told, "watched": watched}
+        return {
+            "out": text,
+            "chars": chars,
+            "error": told,
+            "watched": watched,
+            "final": final,
+            "variables": variables,
+            "more": more,
+        }
 
     def read(self, name: str) -> dict[str, Any]:
         """A variable as text; the fields of the frame that answers."""
-        if name in self._hidden or name not in self._names:
+        self._bind_named(name, None)
+        if not self._is_readable(name):
             return {"text": None, "error": None, "names": list(self._variables())}
         text, problem = self._text_of(name, None)
         self._restore()
@@ -100,17 +143,72 @@ class Session:
         """The watched variables that exist and are not None, blank, or impossible to show."""
         found = dict[str, str]()
         for name in names:
-            if self._names.get(name) is not None:
+            if self._names.get(name) is not None and self._is_readable(name, watched=True):
                 text, _ = self._text_of(name, max(self._guard.left_s, _limits.TICK_S))
                 if text is not None and not text.isspace() and text:
                     found[name] = text
         return found
 
+    def _is_readable(self, name: str, *, watched: bool = False) -> bool:
+        """Whether a name is that of a variable which may be an answer."""
+        if name not in self._names or name in self._internal:
+            return False
+        value = self._names[name]
+        if name == "answer" and _finals.is_protocol(value):
+            return not watched and bool(value["content"])
+        if name in self._soft:
+            return value is not self._soft[name]
+        return name not in self._own or name in ("P", "context", "context_0")
+
+    def _value(self, name: str) -> Any:
+        value = self._names[name]
+        return value["content"] if name == "answer" and _finals.is_protocol(value) else value
+
+    def _final(self) -> tuple[dict[str, Any] | None, BaseException | None]:
+        """The final answer that the cell has given, and why it can't be one. Values are the
+        user's, and so is the code that prints them."""
+        signal, found = self._signal, list[dict[str, Any]]()
+
+        def work() -> None:
+            form, value = "answer", None
+            if signal is not None:
+                form, value = signal.form, signal.value
+            else:
+                is_ready, value = _finals.take_answer(self._names.get("answer"))
+                if not is_ready:
+                    return
+            named = signal is not None and signal.has_fields
+            most = self._max_value_chars
+            found.append(_finals.told(form, value, fields=named, most=most, text_of=_cell.exact))
+
+        if signal is None and not isinstance(self._names.get("answer"), dict):
+            return None, None
+        limit_s = max(self._guard.left_s, _limits.TICK_S)
+        error = _limits.guarded(self._guard, work, limit_s)
+        self._signal = None
+        return (found[0] if found else None), error
+
+    def _told_variables(self) -> tuple[list[list[Any]], int]:
+        """What is told of the variables, as the profile has it."""
+        if self._tracker.mode == "none":
+            return [], 0
+        kinds = self._variables()
+        if self._tracker.mode == "names":
+            return self._tracker.named(n for n, kind in kinds.items() if kind in _summaries.SIMPLE)
+        found = dict[str, str]()
+
+        def work() -> None:
+            found.update({name: _summaries.summary(self._names[name]) for name in kinds})
+
+        # Even a type's name may be the code's own doing.
+        error = _limits.guarded(self._guard, work, max(self._guard.left_s, _limits.TICK_S))
+        return ([], 0) if error is not None else self._tracker.told(found)
+
     def _text_of(self, name: str, limit_s: float | None) -> tuple[str | None, str | None]:
         """A variable as text, or why there is none. Its `__str__` is the user's code."""
         texts: list[str] = []
         error = _limits.guarded(
-            self._guard, lambda: texts.append(_cell.exact(self._names[name])), limit_s
+            self._guard, lambda: texts.append(_cell.exact(self._value(name))), limit_s
         )
         if error is not None:
             told = _cell.describe(error)
@@ -148,11 +246,9 @@ class Session:
 
     def _restore(self) -> None:
         """Put back what code may have overwritten, unless the name is its own now."""
-        for name in _functions_json.YIELDING & self._own.keys():
-            if self._names.get(name, self._own[name]) is not self._own[name]:
-                del self._own[name]
-                self._hidden -= {name}
         self._names.update(self._own)
+        for name, value in self._soft.items():
+            self._names.setdefault(name, value)
         self._names["__builtins__"] = builtins
         self._names["__name__"] = "__main__"
         sys.modules["__main__"] = self._module
@@ -169,28 +265,81 @@ class Session:
             if name not in self._own
             and not name.startswith("_")
             and not isinstance(value, ModuleType)
+            and (name not in self._soft or self._is_readable(name))
         }
 
-    def _runtime_names(self, view: "_text.TextView", parallel_subcalls: bool) -> dict[str, Any]:
+    def _bind_named(self, code: str, history: list[dict[str, str]] | None) -> None:
+        """Make what a cell names for the first time; the conversation, each time."""
+        if "context" in code and "context" not in self._own:
+            view = self._view
+            whole = list(view) if view.kind == "document_list" else view.text
+            self._own.update({"context": whole, "context_0": whole})
+        if history is not None:
+            self._own["history"] = history
+        self._restore()
+
+    def _runtime_names(
+        self, view: "_text.TextView", parallel_subcalls: bool, styles: "_functions.Styles"
+    ) -> dict[str, Any]:
         def SHOW_VARS() -> str:
             """The names and types of your variables, as text."""
             return _functions.show_vars(self._variables())
 
+        def SUBMIT(*values: Any, **fields: Any) -> None:
+            """Hand in the final answer: a value, or named fields. Ends the cell."""
+            value, named = _finals.submitted(values, fields)
+            self._give("SUBMIT", value, named)
+
+        def FINAL(*answer: Any, **options: Any) -> None:
+            """Hand in the final answer. Ends the cell."""
+            self._give("FINAL", _finals.one_value("FINAL", answer, options))
+
+        def done(*answer: Any, **options: Any) -> None:
+            """Hand in the final answer. Ends the cell."""
+            self._give("done", _finals.one_value("done", answer, options))
+
+        def FINAL_VAR(*answer: Any, **options: Any) -> None:
+            """Hand in a variable, by its name, or a value, as the final answer. Ends the cell."""
+            value = _finals.one_value("FINAL_VAR", answer, options)
+            self._give("FINAL_VAR", self._named_or_value(value))
+
         asking = {
-            **_functions.programs(view, parallel_subcalls=parallel_subcalls),
+            **_functions.programs(view, parallel_subcalls=parallel_subcalls, styles=styles),
             **_functions_json.programs(),
         }
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,
             "SubcallLimitError": _functions.SubcallLimitError,
             "SHOW_VARS": SHOW_VARS,
+            "SUBMIT": SUBMIT,
+            "FINAL": FINAL,
+            "FINAL_VAR": FINAL_VAR,
+            "done": done,
             **{name: self._driven(program) for name, program in asking.items()},
         }
         for value in made.values():
             # Tracebacks and messages show the bare names, and pickle finds them.
             value.__module__ = "__main__"
             value.__qualname__ = value.__name__
-        return {"P": view.text, "ctx": view, **_functions.plain(view), **made}
+        answer = _finals.fresh_answer()
+        return {"P": view.text, "ctx": view, "answer": answer, **_functions.plain(view), **made}
+
+    def _give(self, form: str, value: object, has_fields: bool = False) -> None:
+        signal = _finals.Signal(form, value, has_fields)
+        self._signal = self._signal or signal
+        raise signal
+
+    def _named_or_value(self, given: object) -> object:
+        """What ``FINAL_VAR`` was given: see `_finals`, rule 2."""
+        name = _finals.named(given)
+        if name is None:
+            return given
+        if self._is_readable(name):
+            return self._value(name)
+        users = self._variables()
+        if any(type(self._names[each]) is str and self._names[each] == given for each in users):
+            return given
+        raise _finals.no_variable(name, users)
 
     def _driven(self, program: Callable[..., "_functions.Program"]) -> Callable[..., Any]:
         @wraps(program)

@@ -7,11 +7,13 @@ raised. Code in it is a coroutine of the machine: when it asks the host somethin
 Calls that only read the context (`peek`, `ctx.find` ...) are answered by the backend itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_fsm.errors import RLMError, UsageError
-from rlm_fsm.values import CodeResult, HostCall, Outcome, ReadResult
+from rlm_fsm.profile import Variables
+from rlm_fsm.values import CodeResult, HostCall, Message, Outcome, ReadResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,13 @@ class Repl(Protocol):
     async def open(self) -> None:
         """Start what the session needs, so that the first cell doesn't wait for it. Optional:
         `start` does it too. Raises `ReplUnavailable`."""
+        ...
+
+    def remember(self, messages: Sequence[Message]) -> None:
+        """What code finds as `history` in the cells from here on: the conversation so far.
+
+        Kept by reference and handed over with cells that name `history`.
+        """
         ...
 
     async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
@@ -88,3 +97,9 @@ class ReplSettings:
     """Whether `ask_chunks` and `llm_query_batch` are parallel unless told otherwise."""
     max_value_chars: int = 16 << 20
     """Longest variable that `read` and `watch` hand over."""
+    subcall_error: str = ""
+    """What a failed `llm_query` returns, with ``{message}``; empty: it raises."""
+    batch_error: str = ""
+    """What stands for a failed subcall in the list of a batch; empty: the batch raises."""
+    variables: Variables = "changed"
+    """Which variables a cell's result tells of, see `Profile.variables`."""

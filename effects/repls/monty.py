@@ -16,7 +16,7 @@ compute and ask the host. It speaks a part of Python; errors name the gaps and a
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
@@ -26,7 +26,7 @@ from effects.repls._monty_session import Session
 from effects.repls._text import TextView
 from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import CodeResult, ReadResult
+from rlm_fsm.values import CodeResult, Message, ReadResult
 
 T = TypeVar("T")
 
@@ -52,6 +52,10 @@ class MontyRepl:
     async def open(self) -> None:
         """Start the worker, so that the first cell doesn't wait for it."""
         await self._do(self._host.open)
+
+    def remember(self, messages: Sequence[Message]) -> None:
+        """What code finds as `history` from here on."""
+        self._host.history = messages
 
     async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
         """Run a cell until it pauses or ends. Raises `ReplUnavailable` without a worker."""
@@ -91,6 +95,8 @@ class _Host:
         self._view = view
         self._settings = settings
         self._session: Session | None = None
+        self.history: Sequence[Message] = ()
+        """The conversation, for the cells that start from here on."""
 
     def open(self) -> Session:
         """The session; a new one in place of a lost one."""
@@ -104,7 +110,7 @@ class _Host:
         return self._session
 
     def start(self, code: str, watch: tuple[str, ...]) -> Paused | CodeResult:
-        return self.open().start(code, watch)
+        return self.open().start(code, watch, self.history)
 
     def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
         if self._session is None or self._session.is_lost:

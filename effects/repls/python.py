@@ -16,12 +16,24 @@ over a socket (`_process`).
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any, BinaryIO, Protocol, cast, get_args
+from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
 
 from effects.repls._process import Child, Lost
+from effects.repls._summaries import MAX_NAMES
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import CodeError, CodeResult, HostCall, HostKind, Outcome, ReadResult
+from rlm_fsm.values import (
+    CodeError,
+    CodeResult,
+    FinalForm,
+    GivenFinal,
+    HostCall,
+    HostKind,
+    Message,
+    Outcome,
+    ReadResult,
+    Variable,
+)
 
 START_TIMEOUT_S = 60.0
 """For a process to be ready. It takes 0.03 seconds, and 0.1 for each 100 MB of context."""
@@ -30,6 +42,7 @@ GRACE_S = 2.0
 _PIECE_CHARS = 4 << 20
 """What is encoded at once between two turns of the event loop: some milliseconds."""
 _HOST_KINDS = get_args(HostKind)
+_FORMS = frozenset(get_args(FinalForm)) - {"text"}
 _CLOSED = Lost("ReplDied", "the session was closed while the cell ran")
 
 
@@ -62,6 +75,7 @@ class PythonRepl:
         self._busy = False
         self._closed = False
         self._watch: frozenset[str] = frozenset()
+        self._history: Sequence[Message] = ()
         self._left_s = 0.0
         """Seconds left to the running cell, as its process says."""
 
@@ -86,6 +100,10 @@ class PythonRepl:
             if opening.done() and self._opening is opening:
                 self._opening = None
 
+    def remember(self, messages: Sequence[Message]) -> None:
+        """What code finds as `history` from here on."""
+        self._history = messages
+
     async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused | CodeResult:
         """Run a cell until it pauses or ends."""
         self._check_idle("start")
@@ -95,7 +113,10 @@ class PythonRepl:
                 await self.open()
             self._left_s = self._settings.limits.cell_timeout_s
             self._watch = frozenset(watch)
-            return await self._go({"t": "run", "code": code, "watch": list(watch)})
+            message: dict[str, Any] = {"t": "run", "code": code, "watch": list(watch)}
+            if "history" in code:
+                message["history"] = [said.as_dict() for said in self._history]
+            return await self._go(message)
         finally:
             self._busy = False
 
@@ -165,6 +186,9 @@ class PythonRepl:
                 "output_chars": limits.output_chars,
                 "max_value_chars": self._settings.max_value_chars,
                 "parallel_subcalls": self._settings.parallel_subcalls,
+                "subcall_error": self._settings.subcall_error,
+                "batch_error": self._settings.batch_error,
+                "variables": self._settings.variables,
             },
         }
         try:
@@ -297,7 +321,48 @@ def _code_result(frame: dict[str, Any], watch: frozenset[str]) -> CodeResult | N
         if not isinstance(name, str) or not isinstance(text, str) or name not in watch:
             return None
         texts[name] = text
-    return CodeResult(stdout=out, stdout_chars=chars, error=error, watched=texts)
+    final, variables = _final(frame.get("final")), _variables(frame.get("variables"))
+    more = frame.get("more")
+    if final is False or variables is None or not isinstance(more, int):
+        return None
+    return CodeResult(
+        stdout=out,
+        stdout_chars=chars,
+        error=error,
+        watched=texts,
+        final=final or None,
+        variables=variables,
+        more_variables=more,
+    )
+
+
+def _final(told: object) -> GivenFinal | Literal[False] | None:
+    """The final answer of a frame, None when there is none, False for nonsense."""
+    match told:
+        case None:
+            return None
+        case {
+            "form": str(form),
+            "text": str(text),
+            "kind": str(kind),
+            "data": str() | None as data,
+        } if form in _FORMS:
+            return GivenFinal(form=cast(FinalForm, form), text=text, kind=kind, data=data)
+        case _:
+            return False
+
+
+def _variables(told: object) -> tuple[Variable, ...] | None:
+    if not isinstance(told, list) or len(cast(list[object], told)) > MAX_NAMES:
+        return None
+    found: list[Variable] = []
+    for item in cast(list[object], told):
+        match item:
+            case [str(name), str(summary), bool(is_new)]:
+                found.append(Variable(name=name, summary=summary, is_new=is_new))
+            case _:
+                return None
+    return tuple(found)
 
 
 def _code_error(told: object) -> CodeError | None:

@@ -102,8 +102,11 @@ PYRLM = Profile(
     variable_changed="",
     variables_more="- and {count} more",
     repeated=(
-        "This is the same code for the {count}. time, and running it again won't tell you more. "
-        "Do something else, or finish with what you know."
+        "You have run this same code {count} times in a row, and it won't tell you more. Do "
+        "something else, or finish with what you know."
+    ),
+    not_run=(
+        "Only the {which} block of code of a reply is run: {count} more of yours were left out."
     ),
     min_steps=(
         "Not yet: this was turn {turn} of at least {least}. Look further before you answer."

@@ -84,7 +84,7 @@ RLMS = replace(
     ),
     child_query="Do what the text in `context` asks for.",
     shown="REPL output:\n{output}",
-    block_shown="REPL output (block {number}):\n{output}",
+    block_shown="(block {number})\n{output}",
     next_action="Turn {turn}/{turns}:",
     closing=(
         "The limit {limit} is reached and no more code is run. Please give the final answer to "
