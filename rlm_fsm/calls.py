@@ -142,7 +142,7 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         seconds=event.clock_s,
         unpriced=replied is not None and replied.cost_usd is None and not replied.cache_hit,
     )
-    if _keeps_to_cost(state.options):
+    if _keeps_to_cost(state.options) or call.call_id in spent.estimates_nusd:
         spent = _settle_cost(state.options, spent, call, replied)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
