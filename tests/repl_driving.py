@@ -41,14 +41,19 @@ def settings_of(
     output_chars: int = 1_000_000,
     parallel_subcalls: bool = False,
     max_value_chars: int = 16 << 20,
+    **profile: Any,
 ) -> ReplSettings:
-    """`ReplSettings` from the keyword arguments of `ReplContract.make`."""
+    """`ReplSettings` from the keyword arguments of `ReplContract.make`.
+
+    `profile` are settings that come from a profile: ``subcall_error batch_error variables``.
+    """
     return ReplSettings(
         limits=ReplLimits(
             cell_timeout_s=cell_timeout_s, memory_bytes=memory_bytes, output_chars=output_chars
         ),
         parallel_subcalls=parallel_subcalls,
         max_value_chars=max_value_chars,
+        **profile,
     )
 
 
