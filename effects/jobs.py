@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
-from effects import kept
+from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
 from effects.context import Context
 from effects.interpreter import Interpreter, Listener
@@ -62,6 +62,10 @@ class Parts:
     logger: logging.Logger
     store_context_chars: int = kept.STORE_CONTEXT_CHARS
 
+    def backend(self, options: Options) -> str | ReplFactory:
+        """The backend of a run with these options."""
+        return self.repl_backend or options.repl_backend
+
     def environment(self) -> dict[str, str]:
         """What runs the run, for people who read the log. Nothing secret."""
         backend = self.repl_backend if isinstance(self.repl_backend, str) else "custom"
@@ -77,6 +81,7 @@ class Parts:
 async def begin(parts: Parts, query: str, context: Context, options: Options) -> RunResult:
     """A new run, from the question to the answer."""
     run_id = new_run_id()
+    sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
     with ExitStack() as stack:
         log = open_log(parts.log, stack)
         stack.enter_context(log.lead(run_id))
@@ -84,13 +89,14 @@ async def begin(parts: Parts, query: str, context: Context, options: Options) ->
         manifest = "" if in_memory else kept.keep(log, context, parts.store_context_chars)
         interpreter = _interpreter(parts, log, run_id)
         interpreter.context = context
-        interpreter.open_repl = _sessions(parts, options)
+        interpreter.open_repl = _sessions(parts, options, run_id)
         interpreter.cost_of = costs(parts.adapters, options.prices)
         first = RunStarted(
             query=query,
             context=replace(context.info(), manifest=manifest),
             options=options,
-            environment=parts.environment(),
+            environment={**parts.environment(), **sandbox},
+            seed=run_id,
         )
         return await _drive(parts, interpreter, first)
 
@@ -122,10 +128,11 @@ async def go_on(
         _check_limit(state, policy)
         options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
         _settle(interpreter, parts, context, options)
+        sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
         resumed = RunResumed(
             options=None if options == state.options else options,
             on_uncertain=on_uncertain,
-            environment=parts.environment(),
+            environment={**parts.environment(), **sandbox},
         )
         return await _drive(parts, interpreter, resumed)
 
@@ -161,7 +168,10 @@ async def branch(
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
-        own = advance(before, _own_start(parts, before, tail, changes)).events
+        backend = parts.backend(replace(before.options, **changes))
+        sandbox = await sandboxes.checked(backend, parts.repl_limits)
+        environment = {**parts.environment(), **sandbox}
+        own = advance(before, _own_start(parts, environment, before, tail, changes)).events
         interpreter.restore(own)
         _settle(interpreter, parts, context, interpreter.state.options)
         log.fork(fork, parent, boundary)
@@ -172,18 +182,24 @@ async def branch(
 
 
 def _own_start(
-    parts: Parts, before: RunState, tail: list[Event], changes: Mapping[str, Any]
+    parts: Parts,
+    environment: Mapping[str, str],
+    before: RunState,
+    tail: list[Event],
+    changes: Mapping[str, Any],
 ) -> list[Event]:
     """What a fork appends first: that it goes on, under which options, and its own outcome."""
     if before.seq == 0:
         return [
-            replace(e, options=_options_now(parts, e.options, changes)) for e in tail if _starts(e)
+            replace(e, options=_options_now(parts, e.options, changes), environment=environment)
+            for e in tail
+            if _starts(e)
         ]
     options = _options_now(parts, before.options, changes)
     resumed = RunResumed(
         options=None if options == before.options else options,
         is_fork=True,
-        environment=parts.environment(),
+        environment=environment,
     )
     return [resumed, *tail]
 
@@ -233,14 +249,17 @@ def new_run_id() -> RunId:
     return RunId(f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{tail}")
 
 
-def repl_factory(backend: str | ReplFactory, limits: ReplLimits, options: Options) -> ReplFactory:
-    """What opens the sessions of a run."""
+def repl_factory(
+    backend: str | ReplFactory, limits: ReplLimits, options: Options, seed: str = ""
+) -> ReplFactory:
+    """What opens the sessions of a run. `seed` is that of its first event."""
     settings = ReplSettings(
         limits=limits,
         parallel_subcalls=options.parallel_subcalls,
         subcall_error=options.profile.subcall_error,
         batch_error=options.profile.batch_error,
         variables=options.profile.variables,
+        seed=seed,
     )
     match backend:
         case "python":
@@ -271,9 +290,8 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
     )
 
 
-def _sessions(parts: Parts, options: Options) -> ReplFactory:
-    backend = parts.repl_backend or options.repl_backend
-    return repl_factory(backend, parts.repl_limits, options)
+def _sessions(parts: Parts, options: Options, seed: str) -> ReplFactory:
+    return repl_factory(parts.backend(options), parts.repl_limits, options, seed)
 
 
 def _settle(
@@ -286,7 +304,7 @@ def _settle(
         interpreter.context = kept.reopen(interpreter.log, state.context)
     else:
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
-    interpreter.open_repl = _sessions(parts, options)
+    interpreter.open_repl = _sessions(parts, options, interpreter.seed)
     interpreter.cost_of = costs(parts.adapters, options.prices)
 
 

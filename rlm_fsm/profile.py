@@ -87,6 +87,9 @@ class Profile:
     """Characters of an error that are shown, from its end."""
     error_cut: str
     """An error that was cut: ``{tail} {shown} {total}``."""
+    session_rebuilt: str
+    """Put after the output of a cell that its session died with; its variables were brought back
+    as they were before the cell."""
     session_lost: str
     """Said when the session died with the cell."""
     pending: str

@@ -23,7 +23,9 @@ def render(event: CodeExecuted, profile: Profile) -> str:
         if event.final is not None:
             answer = event.final.text[:PENDING_CHARS]
             parts.append(fill(profile.pending, form=event.final.form, answer=answer))
-    if event.repl_lost:
+    if event.rebuilt:
+        parts.append(profile.session_rebuilt)
+    elif event.repl_lost:
         parts.append(profile.session_lost)
     if not parts:
         parts.append(profile.no_output)

@@ -42,6 +42,7 @@ PROFILE_BEFORE_2: Payload = {
     "error_chars": 2_000,
     "error_cut": "(the last {shown} of {total} characters) ...\n{tail}",
     "session_lost": "(the session was restarted: your variables are gone)",
+    "session_rebuilt": "(the session was restarted: your variables are as before this code)",
     "pending": (
         "Your final answer ({form}) was not accepted, since the code raised afterwards. It was:\n"
         "{answer}\nMend the error and give the answer again."

@@ -46,9 +46,8 @@ def {READ}(value, most):
     return (text if len(text) <= most else None, len(text), value is None)
 {PRELUDE}
 {ERRORS}"""
-_GONE = "The variables are gone; the next cell begins a new session."
-_TIMEOUT = f"the cell computed for more than {{:g}} seconds and was stopped. {_GONE}"
-_MEMORY = f"the cell needed more than {{:,.0f}} MiB of memory. {_GONE}"
+_TIMEOUT = "the cell computed for more than {:g} seconds and was stopped"
+_MEMORY = "the cell needed more than {:,.0f} MiB of memory"
 _TOO_LONG = "{} has {} characters, more than the {} that can be handed over: make it shorter"
 
 
@@ -82,7 +81,7 @@ class Session:
         """Names of the runtime that code has taken for good."""
         self._types: Mapping[str, str] = {}
         """The variables and their types when the cell began, where it asks for them."""
-        self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text))
+        self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text), seed=settings.seed)
         try:
             self._feed(_PRELUDE + own_names(self._calls.names), {"ctx": CtxPolicy(view)})
         except (MontyError, RuntimeError) as error:
@@ -259,7 +258,7 @@ class Session:
             isinstance(failure, MontyCrashedError) and failure.timed_out
         ):
             return self._lost("CellTimeout", _TIMEOUT.format(limits.cell_timeout_s))
-        return self._lost("ReplDied", f"the sandbox's process ended: {failure}. {_GONE}")
+        return self._lost("ReplDied", f"the sandbox's process ended: {failure}")
 
     def _lost(self, kind: str, message: str) -> CodeError:
         self.is_lost = True
