@@ -39,10 +39,10 @@ def test_output_that_the_session_cut_shows_no_tail_that_is_none() -> None:
 
 def test_profiles_cut_in_their_own_way() -> None:
     long = ran("h" * 15_000 + "t" * 15_000)
-    assert render(long, RLMS) == "h" * 15_000 + "t" * 5_000 + "... + [10,000 chars...]"
+    assert render(long, RLMS) == "h" * 15_000 + "t" * 5_000 + "... + [10,000 of 30,000 chars...]"
     head, _, rest = render(long, DSPY).partition("\n\n")
     assert head == "h" * 5_000
-    assert rest == "... (20,000 characters omitted) ...\n\n" + "t" * 5_000
+    assert rest == "... (20,000 of 30,000 characters omitted) ...\n\n" + "t" * 5_000
 
 
 def test_an_error_keeps_its_last_characters() -> None:
