@@ -8,13 +8,16 @@
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
 | `reference/options.md` | the fields of `Options`, `Policy` and `ReplLimits`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
+| `reference/protocols.md` | the tables between its markers: `PROFILES`, `AUTO`, the fields of `Profile` |
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 from rlm_fsm.event import DERIVED, EVENTS
+from rlm_fsm.profiles import AUTO, PROFILES
 from rlm_fsm.reducer import IMPOSSIBLE, TRANSITIONS, Row
 from rlm_fsm.state import Phase
 
@@ -91,6 +94,7 @@ def pages() -> dict[Path, str]:
         reference / "state-machine.md": machine_page(),
         reference / "options.md": options_page(),
         reference / "events.md": events_page(),
+        reference / "protocols.md": protocols_page(reference / "protocols.md"),
     }
 
 
@@ -133,7 +137,10 @@ def options_page() -> str:
 
 def events_page() -> str:
     """Events, effects and the values in them."""
-    values = ("Usage", "ContextInfo", "HostCall", "Outcome", "CodeError", "TextRef")
+    values = (
+        *("Usage", "ContextInfo", "HostCall", "Outcome", "CodeError", "GivenFinal", "Variable"),
+        "TextRef",
+    )
     effects = ("CallModel", "RunCode", "ResumeCode", "ReadVariable", "Record")
     sections = [
         ("Events", "rlm_fsm/event.py", tuple(kind.__name__ for kind in EVENTS)),
@@ -149,6 +156,86 @@ def events_page() -> str:
             for field, kind, _, meaning in fields_of(path, name):
                 parts.append(f"| `{field}` | {_code(kind)} | {meaning} |\n")
     return "".join(parts)
+
+
+def protocols_page(path: Path) -> str:
+    """The page as it stands, with the tables between its markers made anew."""
+    text = path.read_text(encoding="utf-8")
+    for name, table in (
+        ("profiles", profiles_table()),
+        ("auto", auto_table()),
+        ("corrections", corrections_table()),
+        ("fields", profile_fields_table()),
+    ):
+        begin, end = f"<!-- {name}: generated -->\n", f"<!-- end of {name} -->"
+        text = re.sub(
+            f"(?s){re.escape(begin)}.*?{re.escape(end)}",
+            lambda _, made=begin + table + end: made,
+            text,
+        )
+    return text
+
+
+def profiles_table() -> str:
+    """The profiles side by side."""
+    rules = {
+        "fences": lambda p: " ".join(f"`{fence or '(none)'}`" for fence in p.fences),
+        "blocks of a reply that run": lambda p: p.blocks,
+        "a reply without a fence may be code": lambda p: _yes(p.bare_code),
+        "forms of an answer": lambda p: " ".join(f"`{form}`" for form in p.finals),
+        "output shown": lambda p: f"{p.output_head:,} + {p.output_tail:,} characters",
+        "output that was cut": lambda p: _shown(p.output_cut),
+        "error shown": lambda p: f"the last {p.error_chars:,} characters",
+        "variables told": lambda p: p.variables,
+        "a failed `llm_query`": lambda p: _shown(p.subcall_error) or "raises `SubcallError`",
+        "a failed item of a batch": lambda p: _shown(p.batch_error) or "raises `SubcallError`",
+        "end of each message": lambda p: _shown(p.next_action),
+        "version, hash": lambda p: f"{p.version}, `{p.hash}`",
+    }
+    heads = [f"`{name}`" for name in PROFILES]
+    rows = [["", *heads], ["---"] * (len(heads) + 1)]
+    rows += [[what, *(tell(p) for p in PROFILES.values())] for what, tell in rules.items()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def auto_table() -> str:
+    """What ``profile="auto"`` picks."""
+    rows = [f"| `{pattern}` | `{name}` |\n" for pattern, name in AUTO]
+    head = "| the model's name, in lower case | profile |\n|---|---|\n"
+    return "".join([head, *rows, "| anything else | `pyrlm` |\n"])
+
+
+def corrections_table() -> str:
+    """What the default profile says of replies that are neither code nor an answer."""
+    rows = [
+        f"| `{kind}` | {meaning} | {_one_line(getattr(PROFILES['pyrlm'], kind))} |\n"
+        for kind, _, _, meaning in fields_of("rlm_fsm/profile.py", "Profile")
+        if kind in _FAULTS
+    ]
+    return "".join(["| reason | when | what the model is told |\n|---|---|---|\n", *rows])
+
+
+_FAULTS = frozenset(
+    {"empty", "no_code", "only_output", "cut", "cut_code", "refused"}
+    | {"empty_answer", "bad_name", "bad_answer"}
+)
+
+
+def profile_fields_table() -> str:
+    """The fields of `Profile`."""
+    rows = [
+        f"| `{field}` | {_code(kind)} | {meaning} |\n"
+        for field, kind, _, meaning in fields_of("rlm_fsm/profile.py", "Profile")
+    ]
+    return "".join(["| field | type | meaning |\n|---|---|---|\n", *rows])
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _shown(template: str) -> str:
+    return f"`{_one_line(template)}`" if template else ""
 
 
 def fields_of(path: str, class_name: str) -> list[tuple[str, str, str, str]]:

@@ -91,8 +91,11 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
         notice=_notice(reply, repeats, state.options),
     )
     if guards.is_looping(frame, state.options):
+        told = refusal_message(
+            state.options.profile, frame.notice, frame.turns_used, frame.max_steps
+        )
         why = f"gave up: the same code came {repeats} times in a row"
-        return _then_pump(_give_up(state, frame, why))
+        return _then_pump(_give_up(state, evolve(frame, news=told), why))
     return _then_pump(_run_next(state, frame, reply.blocks))
 
 

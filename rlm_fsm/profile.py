@@ -28,7 +28,7 @@ Variables = Literal["changed", "names", "none"]
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Profile:
     """One protocol, as data. Bad values raise `UsageError`."""
 
@@ -193,6 +193,9 @@ class Profile:
         for name, place in _PLACES_NEEDED.items():
             if place not in getattr(self, name):
                 raise UsageError(f"Profile({name}=...): the template lacks {place}")
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.name} {self.version} {self.hash}>"
 
     @property
     def hash(self) -> str:

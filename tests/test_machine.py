@@ -40,10 +40,11 @@ from rlm_fsm.ids import CallId, RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, estimate
 from rlm_fsm.price import NANO_USD, AdapterPrice, Price
+from rlm_fsm.profiles import PAPER, PROFILES
 from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.reply import visible
 from rlm_fsm.state import INITIAL, Phase, RunState
-from rlm_fsm.values import HostCall, Outcome, Usage
+from rlm_fsm.values import GivenFinal, HostCall, Outcome, Usage, Variable
 
 RUN = RunId("run")
 
@@ -54,6 +55,14 @@ REPLIES = st.one_of(
     st.sampled_from(["FINAL: 42", "FINAL_VAR: x", "", "Let me think.", "```python\nx = ("]),
     st.text(max_size=40),
 )
+FINALS = st.sampled_from(
+    [
+        *(None, None, None, None),
+        GivenFinal(form="SUBMIT", text="given", kind="dict", data='{"a":1}'),
+        GivenFinal(form="answer", text=" "),
+    ]
+)
+VARIABLES = st.sampled_from([(), (Variable(name="x", summary="int 1", is_new=True),)])
 PROMPTS = st.lists(st.sampled_from(["a", "b", "c", "long " * 300]), max_size=6)
 PRICE = AdapterPrice(
     adapter="root",
@@ -89,6 +98,9 @@ OPTIONS = st.builds(
     min_steps=st.integers(0, 2),
     invalid_response_limit=st.sampled_from([None, 2]),
     repl_error_limit=st.sampled_from([None, 2]),
+    loop_limit=st.sampled_from([None, 2, 5]),
+    fallback_code=st.sampled_from([None, "SUBMIT(1)"]),
+    profile=st.sampled_from([*PROFILES.values(), replace(PAPER, blocks="last", finals=("text",))]),
     auto_finalize_var=st.sampled_from([None, "answer"]),
     tell_budget=st.booleans(),
     prices=st.sampled_from([(), (PRICE,), (PRICE, replace(PRICE, adapter="subcall"))]),
@@ -148,9 +160,17 @@ class AnySchedule(RuleBasedStateMachine):
             case "end":
                 watched = data.draw(st.sampled_from([{}, {"answer": "found"}]))
                 out = data.draw(st.text(max_size=20))
-                event = CodeExecuted(**named, stdout=out, stdout_chars=len(out), watched=watched)
+                event = CodeExecuted(
+                    **named,
+                    stdout=out,
+                    stdout_chars=len(out),
+                    watched=watched,
+                    final=data.draw(FINALS),
+                    variables=data.draw(VARIABLES),
+                )
             case "raise":
-                event = CodeExecuted(**named, error=BOOM, clock_s=self.clock_s)
+                final = data.draw(FINALS)
+                event = CodeExecuted(**named, error=BOOM, clock_s=self.clock_s, final=final)
             case "lost":
                 event = CodeExecuted(**named, error=BOOM, repl_lost=True)
             case _:

@@ -26,8 +26,10 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.profiles import PYRLM
 from rlm_fsm.reducer import IMPOSSIBLE, TRANSITIONS, step
 from rlm_fsm.state import INITIAL, Frame, Phase
+from rlm_fsm.values import GivenFinal
 
 from machine import TEXT  # isort: skip
 
@@ -217,6 +219,147 @@ def test_running_does_not_end_when_the_cell_that_set_the_variable_raised():
     machine.reply(code("answer = 5; 1/0"))
     machine.ran("", watched={"answer": "5"}, error=BOOM)
     assert machine.state.status == "running"
+
+
+GIVEN = GivenFinal(form="SUBMIT", text="given")
+
+
+def test_running_ends_with_an_answer_that_the_code_gave(running: Machine):
+    running.ran("so", final=GIVEN)
+    assert (running.state.status, running.state.output) == ("finished", "given")
+
+
+def test_running_takes_the_codes_answer_before_the_watched_variable_and_the_text():
+    machine = Machine()
+    machine.start(auto_finalize_var="v")
+    machine.reply(f"{code('a')}\n{code('b')}\nFINAL: text")
+    machine.ran(watched={"v": "watched"}, final=GIVEN)
+    assert machine.state.output == "given"
+    assert [type(event).__name__ for event in machine.log].count("CodeExecuted") == 1
+
+
+def test_running_takes_no_answer_of_a_cell_that_raised_and_shows_it(running: Machine):
+    running.ran(error=BOOM, final=GIVEN)
+    assert running.state.status == "running"
+    told = running.frame().messages[-1].content
+    assert "boom" in told
+    assert "(SUBMIT) was not accepted, since the code raised afterwards. It was:\ngiven" in told
+
+
+def test_running_refuses_an_empty_answer_of_the_code(running: Machine):
+    running.ran(final=GivenFinal(form="answer", text=" \n"))
+    assert names(running.commits[-1]) == ["CodeExecuted", "GuardTripped", "EffectStarted"]
+    assert running.log[-2].guard == "empty_answer"
+
+
+def test_running_lets_guards_judge_the_codes_answer():
+    machine = Machine()
+    machine.start(require_subcall_before_final=True)
+    machine.reply(code("x = 1"))
+    machine.ran("seen", final=GIVEN)
+    assert machine.log[-2].guard == "require_subcall"
+    assert "seen" in machine.frame().messages[-1].content
+
+
+def test_running_refuses_a_form_that_the_profile_does_not_accept():
+    machine = Machine()
+    machine.start(profile=replace(PYRLM, finals=("text",)))
+    machine.reply(code("x = 1"))
+    machine.ran(final=GIVEN)
+    assert machine.log[-2].guard == "other_form"
+    assert machine.log[-2].reason.startswith("SUBMIT is not how to finish here.")
+
+
+def test_asking_gives_up_when_the_same_code_comes_again_and_again():
+    machine = Machine()
+    machine.start(loop_limit=3)
+    for count in (1, 2):
+        machine.reply(code("print(1)"))
+        machine.ran("1")
+        told = machine.frame().messages[-1].content
+        assert ("this same code 2 times in a row" in told) == (count == 2)
+    machine.reply(code("print(1)"))
+    assert (machine.state.status, machine.state.cause) == ("failed", "guard")
+    assert machine.state.error == "gave up: the same code came 3 times in a row"
+    machine.send(RunResumed())
+    assert "same code 3 times" in machine.frame().messages[-1].content
+
+
+def test_other_code_in_between_is_no_loop():
+    machine = Machine()
+    machine.start(loop_limit=2)
+    for number in range(6):
+        machine.reply(code(f"print({number % 2})"))
+        machine.ran("1")
+    assert machine.state.status == "running"
+
+
+def stalled(**options: object) -> Machine:
+    """A run that has given up and runs its fallback code."""
+    machine = Machine()
+    machine.start(fallback_code="last()", invalid_response_limit=1, min_steps=9, **options)
+    (effect,) = machine.reply("Hm.")
+    assert effect.code == "last()"
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [
+        ({}, {"final": GIVEN}),
+        ({}, {"watched": {"answer": "given"}}),
+        ({"auto_finalize_var": "v"}, {"watched": {"v": "given"}}),
+    ],
+)
+def test_fallback_code_gives_the_answer_of_a_run_that_would_give_up(options: dict, ended: dict):
+    machine = stalled(**options)
+    machine.ran(**ended)
+    assert (machine.state.status, machine.state.output) == ("finished", "given")
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [({}, "the fallback code gave no answer"), ({"error": BOOM}, "the fallback code raised")],
+)
+def test_a_run_fails_when_its_fallback_code_gives_no_answer(ended: dict, said: str):
+    machine = stalled()
+    machine.ran("seen", **ended)
+    assert (machine.state.status, machine.state.output) == ("failed", "seen")
+    assert machine.state.error.startswith("gave up after 1 refused replies in a row")
+    assert said in machine.state.error
+
+
+def test_fallback_code_may_ask_sub_models():
+    machine = stalled()
+    machine.pause("a")
+    (resumed,) = machine.reply("A", "0.1")
+    assert resumed.outcomes[0].text == "A"
+    machine.ran(final=GIVEN)
+    assert machine.state.output == "given"
+
+
+def test_a_sub_run_that_stalls_fails_without_the_fallback_code(running: Machine):
+    machine = Machine()
+    machine.start(
+        fallback_code="last()",
+        invalid_response_limit=1,
+        recursive_subcalls=True,
+        max_recursion_depth=2,
+    )
+    machine.reply(code("x = 1"))
+    machine.pause("a")
+    (resumed,) = machine.reply("Hm.", "0.1.m1")
+    assert resumed.outcomes[0].kind == "error"
+
+
+def test_a_sub_run_may_end_with_an_answer_of_its_code():
+    machine = Machine()
+    machine.start(recursive_subcalls=True, max_recursion_depth=2)
+    machine.reply(code("x = 1"))
+    machine.pause("a")
+    machine.reply(code("y = 1"), "0.1.m1")
+    (resumed,) = machine.ran(frame="0.1", final=GIVEN)
+    assert resumed.outcomes[0].text == "given"
 
 
 def test_running_gives_up_after_too_many_errors():

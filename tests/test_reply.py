@@ -12,8 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
-from rlm_fsm.profiles import PYRLM
+from rlm_fsm.profile import Profile
+from rlm_fsm.profiles import DSPY, PROFILES, PYRLM, RLMS
 from rlm_fsm.reply import Reply, ReplyError, TextAnswer, VariableAnswer, lone_block, parse, visible
+from rlm_fsm.wording import forms
 
 RECORDED = [
     json.loads(line)
@@ -475,6 +477,47 @@ def test_a_reply_that_a_filter_stopped_is_refused() -> None:
     assert read("FINAL: 5", "content_filter") == text("5")
 
 
+def test_a_profile_may_run_the_first_or_the_last_block_only() -> None:
+    given = "```python\na\n```\n```python\nb\n```\n```python\nc\n```\nFINAL: 1"
+    last = replace(PYRLM, blocks="last")
+    assert parse(given, DSPY).unwrap() == Reply(("a",), TextAnswer("1"), 2)
+    assert parse(given, last).unwrap() == Reply(("c",), TextAnswer("1"), 2)
+    assert parse(given, RLMS).unwrap() == Reply(("a", "b", "c"), TextAnswer("1"))
+    assert parse("```python\na\n```", DSPY).unwrap() == Reply(("a",))
+
+
+FAULTY = {
+    "empty": ("", None),
+    "no_code": ("hm", None),
+    "only_output": ("```output\n3\n```", None),
+    "cut": ("I think that", "length"),
+    "cut_code": ("```python\nx = ", "length"),
+    "refused": ("", "content_filter"),
+    "empty_answer": ("FINAL:", None),
+    "bad_name": ("FINAL_VAR: a b", None),
+    "bad_answer": ("FINAL(a", None),
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_each_fault_has_a_reason_of_its_own_and_shows_the_form(profile: Profile) -> None:
+    reasons = {}
+    for kind, (reply, finish_reason) in FAULTY.items():
+        error = parse(reply, profile, finish_reason).failure()
+        assert error.kind == kind
+        assert error.reason.endswith(forms(profile))
+        assert f"```{profile.fences[0]}\n" in error.reason
+        assert len(error.reason) < 500
+        reasons[kind] = error.reason
+    assert len(set(reasons.values())) == len(FAULTY)
+
+
+def test_a_fault_without_words_counts_as_the_general_one() -> None:
+    old = replace(PYRLM, only_output="", cut_code="")
+    assert parse("```output\n3\n```", old).failure().kind == "no_code"
+    assert parse("```python\nx = ", old, "length").failure().kind == "cut"
+
+
 def test_an_error_tells_the_fault_and_the_expected_form() -> None:
     kinds = set[str]()
     for bad in ("", "hm", "FINAL:", "FINAL_VAR: a b", "FINAL(a"):
@@ -510,19 +553,25 @@ _TEXTS = st.one_of(
 )
 
 
-@given(_TEXTS, st.sampled_from([None, "stop", "length", "content_filter", "?"]))
-@example("```python\n'''\n```\n```python\n'''\n", None)
-@example("0or 1", None)
-@example("x = 1\0", None)
-@example("FINAL('" + "\\" * 7, "length")
+_PROFILES = st.sampled_from([*PROFILES.values(), replace(RLMS, blocks="last", bare_code=False)])
+
+
+@given(_TEXTS, st.sampled_from([None, "stop", "length", "content_filter", "?"]), _PROFILES)
+@example("```python\n'''\n```\n```python\n'''\n", None, PYRLM)
+@example("0or 1", None, PYRLM)
+@example("x = 1\0", None, PYRLM)
+@example("FINAL('" + "\\" * 7, "length", PYRLM)
 @settings(deadline=None, max_examples=300)
-def test_any_text_is_a_reply_or_an_error(text: str, finish_reason: str | None) -> None:
-    result = parse(text, PYRLM, finish_reason)
+def test_any_text_is_a_reply_or_an_error(
+    text: str, finish_reason: str | None, profile: Profile
+) -> None:
+    result = parse(text, profile, finish_reason)
     if not is_successful(result):
         assert result.failure().reason
         return
     reply = result.unwrap()
     assert reply.blocks or reply.answer
+    assert not reply.left_out or profile.blocks != "all"
     assert all(block == block.rstrip() and block for block in reply.blocks)
     match reply.answer:
         case TextAnswer(answer):

@@ -99,6 +99,9 @@ class Session:
     async def open(self) -> None:
         pass
 
+    def remember(self, messages) -> None:
+        pass
+
     async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused:
         await self._turnstile.passed()
         asked = self._text.split() if code == ROOT_CODE else list(self._text[:3])

@@ -339,8 +339,8 @@ def _code_result(frame: dict[str, Any], watch: frozenset[str]) -> CodeResult | N
         if not isinstance(name, str) or not isinstance(text, str) or name not in watch:
             return None
         texts[name] = text
-    final, variables = _final(frame.get("final")), _variables(frame.get("variables"))
-    more = frame.get("more")
+    final, variables = _final(frame.get("final")), _variables(frame.get("variables", []))
+    more = frame.get("more", 0)
     if final is False or variables is None or not isinstance(more, int):
         return None
     return CodeResult(
