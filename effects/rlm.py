@@ -242,6 +242,7 @@ def _in_thread(job: Job) -> RunResult:
     results: list[RunResult] = []
     errors: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    ended = threading.Event()
 
     async def main() -> RunResult:
         task = asyncio.current_task()
@@ -254,17 +255,22 @@ def _in_thread(job: Job) -> RunResult:
             results.append(asyncio.run(main()))
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=work, name="rlm-fsm-run")
     thread.start()
     try:
-        thread.join()
+        # Not `join`: interrupted, it may take a thread that still runs for an ended one.
+        ended.wait()
     except BaseException:
         for loop, task in running:
             with suppress(RuntimeError):  # the loop has ended: so has the run
                 loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        ended.wait()
         raise
+    finally:
+        thread.join()
     if errors:
         raise errors[0]
     return results[0]

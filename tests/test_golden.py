@@ -16,6 +16,8 @@ the difference: commit it only if you understand why it changed.
                                         `late FRAME FORM TEXT`: it raised afterwards
     read FRAME TEXT                     the variable is read; also `missing FRAME NAMES`
     told FRAME                          the newest message to the model, as it stands
+    budget FRAME                        the cell of a frame asks what is left
+    deadline SECONDS                    the run's time is over
     cancel
     resume                              forget everything, fold the log, list what is owed
 """
@@ -29,7 +31,7 @@ import pytest
 from machine import Machine, replied
 
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
-from rlm_fsm.event import CodeExecuted, Event
+from rlm_fsm.event import CodeExecuted, DeadlinePassed, Event
 from rlm_fsm.fold import fold, pending
 from rlm_fsm.policy import Policy
 from rlm_fsm.profiles import PROFILES
@@ -96,6 +98,10 @@ def play(machine: Machine, command: str) -> list[str]:
             machine.read(text, frame=frame)
         case "missing":
             machine.read(None, frame=frame, names=tuple(text.split()))
+        case "budget":
+            machine.pause("", frame=frame, kind="budget")
+        case "deadline":
+            machine.send(DeadlinePassed(clock_s=float(frame)))
         case "cancel":
             machine.cancel()
         case "resume":
