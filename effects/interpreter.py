@@ -180,7 +180,7 @@ class Interpreter:
         for gone in [frame for frame in self._sent if frame not in open_frames]:
             del self._sent[gone]
         for gone in [frame for frame in self._repls if frame not in open_frames]:
-            self._spawn(self._close_repl(self._repls.pop(gone)))
+            self._spawn(self._retire(self._repls.pop(gone)))
 
     def _remember_texts(self, event: Event) -> None:
         if isinstance(event, CodePaused):
@@ -209,8 +209,12 @@ class Interpreter:
         return [self._inbox.popleft() for _ in range(min(len(self._inbox), COMMIT_EVENTS))]
 
     async def _feed(self, effect: Effect) -> None:
-        self._inbox.append(await self._perform(effect))
-        self._arrived.set()
+        try:
+            self._inbox.append(await self._perform(effect))
+        except Exception as fault:
+            self._crash = fault
+        finally:
+            self._ended()
 
     async def _perform(self, effect: Effect) -> Event:
         """Perform one effect: its one outcome."""
@@ -361,6 +365,12 @@ class Interpreter:
         self._repls[frame_id] = self._new_repl(frame_id)
         return False
 
+    async def _retire(self, repl: Repl) -> None:
+        try:
+            await self._close_repl(repl)
+        finally:
+            self._ended()
+
     async def _close_repl(self, repl: Repl) -> None:
         try:
             await repl.close()
@@ -368,15 +378,15 @@ class Interpreter:
             _logger.exception("closing a REPL failed")
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        """Start a task; it must end in `_ended`."""
+        self._tasks.add(asyncio.create_task(work))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _ended(self) -> None:
+        """The running task is over. A callback would be one more turn of the event loop a call."""
+        task = asyncio.current_task()
+        assert task is not None
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._crash = task.exception()
-            self._arrived.set()
+        self._arrived.set()
 
     def _cancelled(self) -> None:
         if self.state.seq and not self.state.is_over:

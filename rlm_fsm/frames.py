@@ -263,11 +263,10 @@ def _merge(
     seen: dict[HostCall, CallId] = {}
     for number, call in enumerate(calls, frame.host_calls + 1):
         call_id = host_call_id(frame.id, number)
-        known = seen.get(call) if call.dedupe else None
-        if known is None:
+        made = seen.setdefault(call, call_id) if call.dedupe else call_id
+        if made is call_id:
             unique[call_id] = call
-            seen[call] = call_id
-        asked.append(known or call_id)
+        asked.append(made)
     return asked, unique
 
 

@@ -146,8 +146,8 @@ def step(state: RunState, event: Event) -> Step:
     Raises `IllegalEvent` for an event that can't happen now and `ReplayDiverged` for a derived
     event that differs from what was derived.
     """
-    owed = _take_owed(state, event)
     frame = state.frames.get(event.frame)
+    owed = _take_owed(state, frame, event)
     phase = frame.phase if frame else None
     row = TRANSITIONS.get((phase, type(event))) if phase else None
     if row is None or frame is None:
@@ -158,7 +158,9 @@ def step(state: RunState, event: Event) -> Step:
     return evolve(after, seq=state.seq + 1, owed=owed), effects
 
 
-def _take_owed(state: RunState, event: Event) -> tuple[Derived | ModelFailed, ...]:
+def _take_owed(
+    state: RunState, frame: Frame | None, event: Event
+) -> tuple[Derived | ModelFailed, ...]:
     """What is still owed after this event; raises when the event isn't the one that must come."""
     if state.owed:
         if event is not state.owed[0] and event != state.owed[0]:
@@ -170,14 +172,13 @@ def _take_owed(state: RunState, event: Event) -> tuple[Derived | ModelFailed, ..
         raise _illegal(None, event, "the machine did not derive it")
     if state.is_over and (state.status == "finished" or not isinstance(event, RunResumed)):
         raise _illegal(None, event, f"the run is over ({state.status})")
-    if not _is_expected(state, event):
+    if not _is_expected(state, frame, event):
         raise _illegal(None, event, "nothing of this name waits for an outcome")
     return ()
 
 
-def _is_expected(state: RunState, event: Event) -> bool:
+def _is_expected(state: RunState, frame: Frame | None, event: Event) -> bool:
     """Whether an outcome belongs to something that is in flight."""
-    frame = state.frames.get(event.frame)
     match event:
         case ModelReplied() | ModelFailed():
             return event.call_id in state.calls
