@@ -6,7 +6,7 @@
 | page | source |
 |---|---|
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
-| `reference/options.md` | the fields of `Options`, `Policy` and `ReplLimits`, with their docstrings |
+| `reference/options.md` | the fields of `Options`, `Policy`, `ReplLimits` and `SnapshotRule`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
 """
 
@@ -122,6 +122,7 @@ def options_page() -> str:
         ("Recorded", "rlm_fsm/options.py", "Options"),
         ("Policy: limits", "rlm_fsm/policy.py", "Policy"),
         ("ReplLimits: what a cell may use", "effects/repls/base.py", "ReplLimits"),
+        ("SnapshotRule: when a session is written down", "effects/repls/base.py", "SnapshotRule"),
     ]
     parts = [OPTIONS_HEAD]
     for title, path, name in sections:

@@ -10,7 +10,7 @@ It knows how to perform effects and nothing else: what is done next is the reduc
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
 4. Resources follow the state: a frame has a REPL from its first cell until the frame is gone.
    Opening one is free and repeatable, so it is no effect; neither is bringing one back after a
-   resume, by running the recorded cells again (`sessions`).
+   resume (`sessions`), nor writing one down for that (`saving`).
 5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
    stopped, and the cancellation goes on to the caller.
 """
@@ -29,7 +29,8 @@ from effects.adapters.base import ModelAdapter
 from effects.calling import call_model
 from effects.context import Context
 from effects.log.base import EventLog
-from effects.repls.base import Paused, Repl, ReplUnavailable
+from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
+from effects.saving import Saver
 from effects.sessions import OnChangedOutput, bring_back
 from rlm_fsm import history
 from rlm_fsm.cells import Recorder
@@ -96,6 +97,8 @@ class Interpreter:
     """Seconds that only ever rise."""
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
+    snapshots: SnapshotRule = field(default_factory=SnapshotRule)
+    """When sessions are written down, see `saving`."""
 
     state: RunState = INITIAL
     _began: float = 0.0
@@ -105,6 +108,7 @@ class Interpreter:
     _repls: dict[FrameId, Repl] = field(default_factory=dict[FrameId, Repl])
     _recorder: Recorder = field(default_factory=Recorder)
     """Cells of sessions that are to be brought back when they are first needed."""
+    _saver: Saver = field(init=False)
     _warm: asyncio.Task[None] | None = None
     _texts: dict[str, str] = field(default_factory=dict[str, str])
     _sent: dict[FrameId, list[dict[str, str]]] = field(
@@ -112,6 +116,9 @@ class Interpreter:
     )
     _threads: ThreadPoolExecutor | None = None
     _crash: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._saver = Saver(run_id=self.run_id, log=self.log, rule=self.snapshots, clock=self.clock)
 
     def restore(self, logged: Iterable[Event]) -> None:
         """Fold what the log holds of the run, before `drive`."""
@@ -148,6 +155,8 @@ class Interpreter:
         self.state = state
         self._remember(events)
         self.publish(seq, events)
+        self._saver.note(seq, events)
+        self._saver.start(self._repls, effects)
         return effects
 
     def publish(self, seq: int, batch: Sequence[Event]) -> None:
@@ -167,6 +176,7 @@ class Interpreter:
         for gone in [frame for frame in self._sent if frame not in open_frames]:
             del self._sent[gone]
         for gone in [frame for frame in self._repls if frame not in open_frames]:
+            self._saver.forget(gone)
             self._spawn(self._close_repl(self._repls.pop(gone)))
 
     def _remember_texts(self, event: Event) -> None:
@@ -323,7 +333,16 @@ class Interpreter:
             repl = self._repls[frame_id] = self.open_repl(context)
         recorded = self._recorder.cells.pop(frame_id, None)
         if recorded:
-            await bring_back(repl, recorded, run_id=self.run_id, on_changed=self.on_changed_output)
+            back = await bring_back(
+                repl,
+                recorded,
+                run_id=self.run_id,
+                frame=frame_id,
+                on_changed=self.on_changed_output,
+                log=self.log,
+            )
+            self._saver.is_back(frame_id, back)
+        self._saver.moves(frame_id)
         return repl
 
     async def _close_repl(self, repl: Repl) -> None:
@@ -349,6 +368,7 @@ class Interpreter:
 
     async def _release(self) -> None:
         """Stop what is in flight and close every REPL, also while being cancelled."""
+        await self._saver.stop()
         tasks = [*self._tasks, *([self._warm] if self._warm else [])]
         for task in tasks:
             task.cancel()

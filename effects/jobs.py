@@ -6,6 +6,7 @@ drives it, and its end becomes a result or an error.
 
 import asyncio
 import logging
+import math
 import platform
 import secrets
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
-from effects.repls.base import Repl, ReplLimits, ReplSettings
+from effects.repls.base import Repl, ReplLimits, ReplSettings, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from rlm_fsm._version import __version__
@@ -40,6 +41,9 @@ from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.state import RunState
+
+_NEVER = SnapshotRule(after_s=math.inf)
+"""For logs that nobody can resume from: they are gone with the run."""
 
 ReplFactory = Callable[[Context], Repl]
 Edit = Callable[[Event], Event]
@@ -157,9 +161,8 @@ async def branch(
         own = advance(before, _own_start(parts, before, tail, changes)).events
         interpreter.restore(own)
         _settle(interpreter, parts, context)
-        log.fork(fork, parent, boundary)
         stack.enter_context(log.lead(fork))
-        log.append(fork, before.seq, own)
+        log.fork(fork, parent, boundary, own)
         interpreter.publish(before.seq, own)
         return await _drive(parts, interpreter)
 
@@ -238,6 +241,7 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
         log=log,
         adapters=parts.adapters,
         listeners=parts.listeners,
+        snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
     )
 
 
