@@ -153,9 +153,9 @@ class Interpreter:
         state, events, effects = advance(self.state, arrived)
         self.log.append(self.run_id, seq, events)
         self.state = state
+        self._saver.note(seq, events)
         self._remember(events)
         self.publish(seq, events)
-        self._saver.note(seq, events)
         self._saver.start(self._repls, effects)
         return effects
 
@@ -368,10 +368,11 @@ class Interpreter:
 
     async def _release(self) -> None:
         """Stop what is in flight and close every REPL, also while being cancelled."""
-        await self._saver.stop()
         tasks = [*self._tasks, *([self._warm] if self._warm else [])]
         for task in tasks:
             task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._saver.stop()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks, return_exceptions=True)
         for repl in self._repls.values():

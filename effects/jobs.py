@@ -263,8 +263,8 @@ def _settle(interpreter: Interpreter, parts: Parts, context: Context | None) -> 
 
 
 def _check_begun(log: EventLog, run_id: RunId) -> None:
-    """Refuse a fork whose process died before its first commit: its changes are recorded nowhere,
-    so that it would go on as its parent."""
+    """Refuse a fork that has not begun: what it was to change is recorded nowhere, so that it would
+    go on as its parent. `branch` leaves none; version 1 of the log could."""
     for info in log.runs():
         if info.run_id == run_id and info.parent is not None and info.events == info.parent_seq:
             raise UsageError(

@@ -53,6 +53,8 @@ class Saver:
     rule: SnapshotRule
     clock: Callable[[], float]
     _sessions: dict[FrameId, _Session] = field(default_factory=dict[FrameId, _Session])
+    _due: set[FrameId] = field(default_factory=set[FrameId])
+    """Frames that have computed for long enough: mostly none, so that a commit costs nothing."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def note(self, seq: int, committed: Sequence[Event]) -> None:
@@ -65,13 +67,13 @@ class Saver:
             session.unsaved_s += event.elapsed_s
             if isinstance(event, CodeExecuted) and event.repl_lost:
                 session.seq, session.unsaved_s = None, 0.0
+            self._judge(event.frame, session)
 
     def start(self, repls: Mapping[FrameId, Repl], effects: Sequence[Effect]) -> None:
         """Begin the snapshots that are due, but for sessions that `effects` let go on."""
-        for frame, session in self._sessions.items():
-            if session.unsaved_s < session.due_s or session.is_saving:
-                continue
-            if session.seq is None or session.seq == session.tried:
+        for frame in self._due:
+            session = self._sessions[frame]
+            if session.is_saving or session.seq is None or session.seq == session.tried:
                 continue
             repl = repls.get(frame)
             if isinstance(repl, SavesSessions) and not _goes_on(frame, effects):
@@ -90,6 +92,7 @@ class Saver:
 
     def forget(self, frame: FrameId) -> None:
         """The frame has ended: nothing will bring its session back."""
+        self._due.discard(frame)
         session = self._sessions.pop(frame, None)
         if session is not None and session.is_saved:
             try:
@@ -109,6 +112,12 @@ class Saver:
             session = self._sessions[frame] = _Session(due_s=self.rule.after_s)
         return session
 
+    def _judge(self, frame: FrameId, session: _Session) -> None:
+        if session.unsaved_s >= session.due_s:
+            self._due.add(frame)
+        else:
+            self._due.discard(frame)
+
     async def _save(self, frame: FrameId, session: _Session, repl: SavesSessions) -> None:
         seq, seconds, began = session.seq, session.unsaved_s, self.clock()
         if seq is None or session.is_saving or seq == session.tried:
@@ -116,10 +125,10 @@ class Saver:
         session.is_saving, session.tried = True, seq
         try:
             data = await repl.snapshot()
-            if data is not None and len(data) <= self.rule.most_bytes:
+            is_open = self._sessions.get(frame) is session  # else the frame has ended meanwhile
+            if data is not None and is_open and len(data) <= self.rule.most_bytes:
                 session.is_saved = True
-                if self._sessions.get(frame) is session:  # else the frame has ended meanwhile
-                    self.log.save_snapshot(self.run_id, frame, seq, data)
+                self.log.save_snapshot(self.run_id, frame, seq, data)
         except ReplUnavailable:
             pass  # it was closed: its frame has ended
         except Exception as error:
@@ -129,6 +138,8 @@ class Saver:
             session.unsaved_s -= seconds
             taken_s = self.clock() - began
             session.due_s = max(self.rule.after_s, taken_s / self.rule.most_share)
+            if self._sessions.get(frame) is session:
+                self._judge(frame, session)
 
 
 def _goes_on(frame: FrameId, effects: Sequence[Effect]) -> bool:
