@@ -6,7 +6,7 @@
 | page | source |
 |---|---|
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
-| `reference/options.md` | the fields of `Options`, `Policy`, `Price` and `ReplLimits`, with their docstrings |
+| `reference/options.md` | the fields of `Options`, `Policy`, `Price`, `ReplLimits` and `SnapshotRule`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
 | `reference/protocols.md` | the tables between its markers: `PROFILES`, `AUTO`, the fields of `Profile` |
 """
@@ -128,6 +128,7 @@ def options_page() -> str:
         ("Policy: limits", "rlm_fsm/policy.py", "Policy"),
         ("Price: what a model charges", "rlm_fsm/price.py", "Price"),
         ("ReplLimits: what a cell may use", "effects/repls/base.py", "ReplLimits"),
+        ("SnapshotRule: when a session is written down", "effects/repls/base.py", "SnapshotRule"),
     ]
     parts = [OPTIONS_HEAD]
     for title, path, name in sections:

@@ -10,7 +10,7 @@ It knows how to perform effects and nothing else: what is done next is the reduc
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
 4. Resources follow the state: a frame has a REPL from its first cell until the frame is gone.
    Opening one is free and repeatable, so it is no effect; neither is bringing one back after a
-   resume, or after it died with a cell, by running the recorded cells again (`sessions`).
+   resume, or after it died with a cell (`sessions`), nor writing one down for that (`saving`).
 5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
    stopped, and the cancellation goes on to the caller.
 6. Under `Policy.max_seconds` a timer runs. When it ends, `DeadlinePassed` is an event like any
@@ -31,7 +31,8 @@ from effects.adapters.base import ModelAdapter
 from effects.calling import CostOf, call_model, no_cost
 from effects.context import Context
 from effects.log.base import EventLog
-from effects.repls.base import Paused, Repl, ReplUnavailable
+from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
+from effects.saving import Saver
 from effects.sessions import OnChangedOutput, bring_back, rebuild
 from rlm_fsm import history
 from rlm_fsm.cells import Recorder, before
@@ -102,6 +103,8 @@ class Interpreter:
     """See `sessions`."""
     cost_of: CostOf = no_cost
     """What a reply cost that its provider doesn't tell."""
+    snapshots: SnapshotRule = field(default_factory=SnapshotRule)
+    """When sessions are written down, see `saving`."""
 
     seed: str = ""
     """That of the run's first event, once it was restored."""
@@ -113,6 +116,7 @@ class Interpreter:
     _repls: dict[FrameId, Repl] = field(default_factory=dict[FrameId, Repl])
     _recorder: Recorder = field(default_factory=Recorder)
     """Cells of sessions that are to be brought back when they are first needed."""
+    _saver: Saver = field(init=False)
     _warm: asyncio.Task[None] | None = None
     _texts: dict[str, str] = field(default_factory=dict[str, str])
     _sent: dict[FrameId, list[dict[str, str]]] = field(
@@ -122,6 +126,9 @@ class Interpreter:
     _timer: asyncio.TimerHandle | None = None
     """Ends with the run's time, where that is limited."""
     _crash: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._saver = Saver(run_id=self.run_id, log=self.log, rule=self.snapshots, clock=self.clock)
 
     def restore(self, logged: Iterable[Event]) -> None:
         """Fold what the log holds of the run, before `drive`."""
@@ -159,8 +166,10 @@ class Interpreter:
         state, events, effects = advance(self.state, arrived)
         self.log.append(self.run_id, seq, events)
         self.state = state
+        self._saver.note(seq, events)
         self._remember(events)
         self.publish(seq, events)
+        self._saver.start(self._repls, effects)
         return effects
 
     def publish(self, seq: int, batch: Sequence[Event]) -> None:
@@ -180,6 +189,7 @@ class Interpreter:
         for gone in [frame for frame in self._sent if frame not in open_frames]:
             del self._sent[gone]
         for gone in [frame for frame in self._repls if frame not in open_frames]:
+            self._saver.forget(gone)
             self._spawn(self._retire(self._repls.pop(gone)))
 
     def _remember_texts(self, event: Event) -> None:
@@ -345,7 +355,16 @@ class Interpreter:
             repl = self._repls[frame_id] = self._new_repl(frame_id)
         recorded = self._recorder.cells.pop(frame_id, None)
         if recorded:
-            await bring_back(repl, recorded, run_id=self.run_id, on_changed=self.on_changed_output)
+            back = await bring_back(
+                repl,
+                recorded,
+                run_id=self.run_id,
+                frame=frame_id,
+                on_changed=self.on_changed_output,
+                log=self.log,
+            )
+            self._saver.is_back(frame_id, back)
+        self._saver.moves(frame_id)
         return repl
 
     def _new_repl(self, frame_id: FrameId) -> Repl:
@@ -359,7 +378,8 @@ class Interpreter:
         if frame_id not in self.state.frames:
             return False
         logged = (item.event for item in self.log.load(self.run_id))
-        if await rebuild(self._repls[frame_id], before(logged, frame_id), run_id=self.run_id):
+        cells = before(logged, frame_id)
+        if await rebuild(self._repls[frame_id], cells, run_id=self.run_id, frame=frame_id):
             return True
         await self._close_repl(self._repls[frame_id])
         self._repls[frame_id] = self._new_repl(frame_id)
@@ -400,6 +420,8 @@ class Interpreter:
         tasks = [*self._tasks, *([self._warm] if self._warm else [])]
         for task in tasks:
             task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._saver.stop()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks, return_exceptions=True)
         for repl in self._repls.values():

@@ -6,6 +6,7 @@ drives it, and its end becomes a result or an error.
 
 import asyncio
 import logging
+import math
 import platform
 import secrets
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again
-from effects.repls.base import Repl, ReplLimits, ReplSettings
+from effects.repls.base import Repl, ReplLimits, ReplSettings, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from rlm_fsm._version import __version__
@@ -42,6 +43,9 @@ from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import Price
 from rlm_fsm.state import RunState
+
+_NEVER = SnapshotRule(after_s=math.inf)
+"""For logs that nobody can resume from: they are gone with the run."""
 
 ReplFactory = Callable[[Context], Repl]
 Edit = Callable[[Event], Event]
@@ -174,9 +178,8 @@ async def branch(
         own = advance(before, _own_start(parts, environment, before, tail, changes)).events
         interpreter.restore(own)
         _settle(interpreter, parts, context, interpreter.state.options)
-        log.fork(fork, parent, boundary)
         stack.enter_context(log.lead(fork))
-        log.append(fork, before.seq, own)
+        log.fork(fork, parent, boundary, own)
         interpreter.publish(before.seq, own)
         return await _drive(parts, interpreter)
 
@@ -287,6 +290,7 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
         log=log,
         adapters=parts.adapters,
         listeners=parts.listeners,
+        snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
     )
 
 
@@ -309,8 +313,8 @@ def _settle(
 
 
 def _check_begun(log: EventLog, run_id: RunId) -> None:
-    """Refuse a fork whose process died before its first commit: its changes are recorded nowhere,
-    so that it would go on as its parent."""
+    """Refuse a fork that has not begun: what it was to change is recorded nowhere, so that it would
+    go on as its parent. `branch` leaves none; version 1 of the log could."""
     for info in log.runs():
         if info.run_id == run_id and info.parent is not None and info.events == info.parent_seq:
             raise UsageError(

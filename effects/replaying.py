@@ -106,7 +106,7 @@ async def _run_again(
         over = root if frame == ROOT or info is None else Context.from_text(prompts[info.digest])
         repl = sessions(over)
         try:
-            await bring_back(repl, cells, run_id=run_id, on_changed="raise")
+            await bring_back(repl, cells, run_id=run_id, frame=frame, on_changed="raise")
         finally:
             await repl.close()
 

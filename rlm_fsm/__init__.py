@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
     from effects.log.sqlite import SqliteLog
-    from effects.repls.base import ReplLimits
+    from effects.repls.base import ReplLimits, SnapshotRule
     from effects.result import RunResult, RunUsage
 
 _SHELL = {
@@ -74,6 +74,7 @@ _SHELL = {
     "RunResult": "effects.result",
     "RunUsage": "effects.result",
     "ReplLimits": "effects.repls.base",
+    "SnapshotRule": "effects.repls.base",
     "Appended": "effects.interpreter",
     "EventLog": "effects.log.base",
     "RunInfo": "effects.log.base",
@@ -135,6 +136,7 @@ __all__ = [
     "RunResult",
     "RunState",
     "RunUsage",
+    "SnapshotRule",
     "SqliteLog",
     "Trace",
     "TraceStep",

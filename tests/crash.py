@@ -10,6 +10,10 @@ A cycle is one run in real processes (`crash_child`), killed by SIGKILL once or 
   model call, each cell, and others; every point comes once before one comes again.
 - ``times``: a moment that chance chooses.
 
+In eight cycles of ten with the `monty` backend sessions are written down wherever they can be (else
+by the usual rule, which for runs as short as these means never). One cycle in six resumes with
+``on_uncertain="fail"``.
+
 In three cycles of ten the process dies alone instead of with all that it has started. In one of
 three there is a second kill, while the run is resumed or later, and in one of nine a third.
 
@@ -81,15 +85,27 @@ class Report:
             f"{self.total('divergences')} divergences, "
             f"{self.total('lost_events')} committed events lost, "
             f"{self.total('repeated_committed')} committed calls repeated, "
-            f"{self.total('uncertain')} uncertain calls ({self.total('repeated')} made again), "
+            f"{self.total('uncertain')} uncertain calls ({self.total('repeated')} made again, "
+            f"{self.total('refused')} refused), "
             f"{self.total('orphans')} orphans; "
+            f"{self.total('from_snapshots')} sessions back from snapshots, "
+            f"{self.total('from_cells')} from their cells; "
             f"{self.total('kills')} kills, {self.points} different points, {self.seconds:.0f} s"
         )
 
     def as_json(self) -> str:
         """All of it."""
         names = ("divergences", "lost_events", "repeated_committed", "unannounced", "uncertain")
-        more = ("repeated", "orphans", "scratch_folders", "kills", "events")
+        more = (
+            "repeated",
+            "refused",
+            "from_snapshots",
+            "from_cells",
+            "orphans",
+            "scratch_folders",
+            "kills",
+            "events",
+        )
         totals = {name: self.total(name) for name in (*names, *more)}
         cycles = [{"cycle": number, **asdict(found)} for number, found in self.findings]
         head = {"seed": self.seed, "seconds": round(self.seconds, 1), "points": self.points}
@@ -112,7 +128,7 @@ async def crash(
             keys = [(scenario, backend) for scenario in SCENARIOS for backend in backends]
             endings = [await harness.ending(*key) for key in keys]
             whole = dict(zip(keys, endings, strict=True))
-            points = [(key, point) for key in keys for point in points_of(whole[key])]
+            points = [(key, point) for key in keys for point in points_of(whole[key], key[1])]
             plans = planned(cycles, seed, whole, points, mode)
             free = asyncio.Semaphore(jobs)
             wanted = sorted(only or range(1, cycles + 1))
@@ -126,14 +142,16 @@ async def crash(
     )
 
 
-def points_of(whole: Ending) -> list[str]:
+def points_of(whole: Ending, backend: str) -> list[str]:
     """The deterministic points of a run that was not killed before."""
+    saves = (1, 2, 3) if backend == "monty" else ()
     appends = range(1, whole.outcomes + 1)
     return [
         *(f"append:{number}:{when}" for number in appends for when in ("before", "after")),
         *(f"call:{number}" for number in range(1, whole.calls + 1)),
         *(f"soon:{number}" for number in appends[:-1]),
         *(f"cell:{number}" for number in range(1, whole.cells + 1)),
+        *(f"save:{number}:{when}" for number in saves for when in ("before", "after")),
     ]
 
 
@@ -160,7 +178,17 @@ def planned(
         kills = [_kill(chance, point)]
         while len(kills) < MAX_KILLS and chance.random() < 1 / 3:
             kills.append(_kill(chance, _later_point(chance, whole[key])))
-        plans.append(Plan(scenario=key[0], backend=key[1], kills=tuple(kills), seed=str(number)))
+        is_saving = any(kill.point.startswith("save:") for kill in kills)
+        plans.append(
+            Plan(
+                scenario=key[0],
+                backend=key[1],
+                kills=tuple(kills),
+                seed=str(number),
+                snapshots=key[1] == "monty" and (is_saving or chance.random() < 0.8),
+                on_uncertain="fail" if chance.random() < 1 / 6 else "retry",
+            )
+        )
     return plans
 
 
@@ -177,6 +205,7 @@ def _later_point(chance: random.Random, whole: Ending) -> str:
             "soon:1",
             f"soon:{number}",
             f"call:{number}",
+            f"save:{number}:{when}",
             f"time:{chance.uniform(0, whole.whole_s):.4f}",
         )
     )

@@ -6,7 +6,10 @@
 4. A call reached the service only when its intent was in the log.
 5. Calls made again are no more than those that the run counts as uncertain, and these are exactly
    the intents without an outcome at each resume.
-6. No process outlived its run's, and the process that ended the run left no folder behind.
+6. With ``on_uncertain="fail"`` 1 doesn't hold, since code and model are told of failures. Instead
+   the run has ended somehow, `replay` agrees, each uncertain call is a recorded failure, and no
+   call at all was made again.
+7. No process outlived its run's, and the process that ended the run left no folder behind.
 """
 
 import os
@@ -39,6 +42,12 @@ class Findings:
     """As the run counts them."""
     repeated: int = 0
     """Calls that the service saw again: each must be an uncertain one."""
+    refused: int = 0
+    """Uncertain calls that were recorded as failed instead of being made again."""
+    from_snapshots: int = 0
+    """Sessions that were brought back from a snapshot."""
+    from_cells: int = 0
+    """Sessions that were brought back by their cells alone."""
     orphans: int = 0
     scratch_folders: int = 0
     """Folders of killed sessions: nobody is left to delete them."""
@@ -52,7 +61,11 @@ async def judged(run: Run, whole: Ending) -> Findings:
     found.scratch_folders = run.scratch_left
     run_id, events = run.snapshot()
     assert run_id is not None, "a run that has ended is in its log"
-    _judge_ending(found, run, whole, run_id, events)
+    found.from_snapshots, found.from_cells = run.sessions_back()
+    if run.plan.on_uncertain == "retry":
+        _judge_ending(found, run, whole, run_id, events)
+    else:
+        _judge_refusals(found, run, run_id, events)
     _judge_log(found, run, events)
     _judge_calls(found, run, events)
     if run.scratch() > run.scratch_left:
@@ -88,6 +101,25 @@ def _judge_ending(
     found.details += differences
 
 
+def _judge_refusals(found: Findings, run: Run, run_id: str, events: Sequence[Event]) -> None:
+    state, report = fold(events), run.reports[-1]
+    found.uncertain = state.uncertain
+    found.refused = sum(isinstance(e, ModelFailed) and e.error == "uncertain" for e in events)
+    if not state.is_over or report["output"] != state.output:
+        found.details.append(f"it ended as {state.status} with {report['output']!r}")
+    if found.refused != found.uncertain:
+        found.details.append(f"{found.refused} of {found.uncertain} uncertain calls are failures")
+    if len(run.starts) != len({key for _, key in run.starts}):
+        found.details.append("a call was made again although that was forbidden")
+    try:
+        again = replay(run_id, log=run.log)
+    except RLMError as error:
+        found.details.append(f"replay: {error}")
+    else:
+        if (again.output, again.status) != (state.output, state.status):
+            found.details.append(f"replay gives {again.output!r}")
+
+
 def _judge_log(found: Findings, run: Run, events: Sequence[Event]) -> None:
     for snapshot in run.snapshots:
         found.events += len(snapshot)
@@ -109,6 +141,10 @@ def _judge_calls(found: Findings, run: Run, events: Sequence[Event]) -> None:
         announced = {e.call_id for e in snapshot if isinstance(e, EffectStarted)}
         early = {key for made_by, key in run.starts if made_by <= generation}
         early = {key for key in early if names.get(key) not in announced}
+        if run.plan.on_uncertain == "fail":  # a call that was refused has no reply to name it
+            nameless = len(announced - set(names.values()))
+            unknown = sorted(key for key in early if key not in names)
+            early -= set(unknown[:nameless])
         found.unannounced += len(early)
         found.details += [f"{names.get(key)} was made without an intent" for key in early]
     made = Counter(key for _, key in run.starts)

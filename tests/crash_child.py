@@ -12,14 +12,18 @@ kills itself at the point that the order names:
 | ``soon:N`` | some milliseconds after its N-th commit: whatever follows is under way |
 | ``lead`` | when it has become the run's leader |
 | ``load:N`` | when it has read N events of the run |
+| ``save:N:before``, ``save:N:after`` | at its N-th snapshot of a session |
 
-A run that has fewer appends, for outcomes that arrive together share one, is killed at its last.
+A run that has fewer appends, for outcomes that arrive together share one, or fewer snapshots is
+killed at its last append.
 With ``how="all"`` the processes that it has started die with it, as when a container is killed;
 with ``how="main"`` it dies alone, as when memory runs out.
 """
 
 import asyncio
 import json
+import logging
+import math
 import os
 import signal
 import sys
@@ -31,8 +35,18 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from rlm_fsm import ModelResponse, RunBusy, SqliteLog, Usage, resume, run
-from rlm_fsm.event import Event, ModelReplied, RunFinished
+from rlm_fsm import (
+    ModelResponse,
+    ReplLimits,
+    RunBusy,
+    RunError,
+    SnapshotRule,
+    SqliteLog,
+    Usage,
+    resume,
+    run,
+)
+from rlm_fsm.event import Event, ModelReplied, OnUncertain, RunFinished
 from tests.crash_scenarios import SCENARIOS, key_of
 
 SOON_S = 0.004
@@ -60,6 +74,9 @@ class Order:
     point: str = ""
     """Where to die; empty: nowhere."""
     how: str = "all"
+    snapshots: bool = False
+    """Whether sessions are written down at every place where they can be."""
+    on_uncertain: OnUncertain = "retry"
 
 
 class Crashing:
@@ -90,7 +107,7 @@ class Crashing:
     def append(self, run_id: Any, expected_seq: int, events: Sequence[Event]) -> int:
         self.appends += 1
         is_last = any(isinstance(event, RunFinished) for event in events)
-        if is_last and self._kind in ("append", "soon", "cell") and self._left > 0:
+        if is_last and self._kind in ("append", "soon", "cell", "save") and self._left > 0:
             self._kind, self._left = "append", 1
         if self._when == "before":
             self._at("append")
@@ -101,6 +118,13 @@ class Crashing:
             self._at("cell", SOON_S)
         self._at("soon", SOON_S)
         return seq
+
+    def save_snapshot(self, *args: Any) -> None:
+        if self._when == "before":
+            self._at("save")
+        self._log.save_snapshot(*args)
+        if self._when != "before":
+            self._at("save")
 
     def _at(self, kind: str, delay_s: float = 0.0) -> None:
         if kind != self._kind:
@@ -133,7 +157,10 @@ class Service:
 
 def main(order: Order) -> int:
     """Do what was ordered; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     scenario = SCENARIOS[order.scenario]
+    rule = SnapshotRule(after_s=0.0, most_share=math.inf) if order.snapshots else SnapshotRule()
+    limits = ReplLimits(snapshots=rule)
     adapter: Any = Service(order)
     with SqliteLog(order.log) as inner:
         log: Any = Crashing(inner, order)
@@ -145,10 +172,22 @@ def main(order: Order) -> int:
                     adapter=adapter,
                     log=log,
                     repl_backend=order.backend,
+                    repl_limits=limits,
                     **scenario.options,
                 )
             else:
-                result = resume(order.run_id, adapter=adapter, log=log)
+                result = resume(
+                    order.run_id,
+                    adapter=adapter,
+                    log=log,
+                    repl_limits=limits,
+                    on_uncertain=order.on_uncertain,
+                )
+        except RunError as error:
+            if order.on_uncertain == "retry":
+                raise
+            print(json.dumps({"output": error.output, "uncertain": None, "appends": log.appends}))
+            return 0
         except RunBusy as busy:
             print(busy, file=sys.stderr)
             return EXIT_BUSY

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_fsm import SqliteLog, fold
-from rlm_fsm.event import DERIVED, Event, ModelReplied
+from rlm_fsm.event import DERIVED, Event, ModelReplied, OnUncertain
 from rlm_fsm.evolve import evolve
 from rlm_fsm.state import RunState
 from tests.crash_child import Order, Process, descendants, living, living_below
@@ -55,6 +55,9 @@ class Plan:
     """One per process, in order; the process after the last one ends the run."""
     seed: str = ""
     """Chooses how long the model thinks."""
+    snapshots: bool = False
+    """Whether sessions are written down wherever they can be, instead of by the usual rule."""
+    on_uncertain: OnUncertain = "retry"
 
 
 @dataclass(kw_only=True)
@@ -135,6 +138,8 @@ class Run:
             run_id=run_id,
             point=kill.point if kill and is_own else "",
             how=kill.how if kill else "all",
+            snapshots=self.plan.snapshots,
+            on_uncertain=self.plan.on_uncertain,
         )
         with self.folder.joinpath(f"errors-{generation}.txt").open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -184,8 +189,9 @@ class Run:
             return
         started = descendants(process.pid)
         self.started |= started
-        process.kill()
-        for pid, _ in started if how == "all" else ():
+        # Not `process.kill()`: that looks first whether the process has ended, and then takes its
+        # exit status away from the one who waits for it.
+        for pid in (process.pid, *(pid for pid, _ in started if how == "all")):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -221,6 +227,15 @@ class Run:
     def scratch(self) -> int:
         """Folders of sessions that are still there."""
         return sum(1 for _ in (self.folder / "tmp").glob("rlm-fsm-*"))
+
+    def sessions_back(self) -> tuple[int, int]:
+        """How many sessions the processes have brought back: from snapshots, and from cells."""
+        told = [
+            path.read_text(encoding="utf-8", errors="replace")
+            for path in self.folder.glob("errors-*.txt")
+        ]
+        from_snapshots = sum(text.count("is back from its snapshot") for text in told)
+        return from_snapshots, sum(text.count("is back from no snapshot") for text in told)
 
     def errors(self) -> str:
         """What the newest process complained of."""

@@ -20,6 +20,9 @@ _BUSY = "total = 0\nfor n in range(150_000):\n    total += n % 7\nprint(total)"
 """Some milliseconds of computing in either backend, to be killed in."""
 _TEXT = "one two three four five six seven eight nine ten " * 8
 
+_GIVES_UP = "FINAL: gave up at {digest}"
+"""What the model says when its turns are used up: calls were refused, so it needed more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
@@ -39,7 +42,8 @@ class Scenario:
         turn = sum(message["role"] == "assistant" for message in messages)
         if system.startswith("You are a sub-LLM of"):
             return key_of(messages)[:8]
-        said = (self.sub_turns if system.startswith("You are a sub-LLM that") else self.turns)[turn]
+        turns = self.sub_turns if system.startswith("You are a sub-LLM that") else self.turns
+        said = turns[turn] if turn < len(turns) else _GIVES_UP
         return said.replace("{digest}", key_of(messages))
 
 

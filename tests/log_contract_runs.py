@@ -121,6 +121,28 @@ class RunsContract:
         assert events_in(log, FORK) == [started("two"), intent(1)]
         assert log.runs()[0].query == "two"
 
+    def test_a_fork_may_begin_with_events_of_its_own(self, log: EventLog) -> None:
+        events = a_run()
+        fill(log, RUN, events)
+        own = [replied(2, LONG + "?"), finished("43")]
+        with log.lead(FORK) as lease:
+            assert lease.generation == 1
+            assert log.fork(FORK, RUN, 6, own) == 8
+            assert events_in(log, FORK) == [*events[:6], *own]
+            assert log.fork(RunId("anew"), RUN, 0, [started("two"), intent(1)]) == 2
+        listed = {info.run_id: info for info in log.runs()}
+        assert (listed[FORK].status, listed[FORK].output) == ("finished", "43")
+        assert (listed[RunId("anew")].query, listed[RunId("anew")].events) == ("two", 2)
+        with log.lead(FORK) as lease:
+            assert lease.generation == 2
+
+    def test_a_fork_whose_own_events_are_refused_is_not_made(self, log: EventLog) -> None:
+        fill(log, RUN, a_run())
+        for at, own in ((6, [started()]), (0, [intent(1)])):
+            with pytest.raises(UsageError, match="RunStarted"):
+                log.fork(FORK, RUN, at, own)
+        assert [info.run_id for info in log.runs()] == [RUN]
+
     def test_a_fork_is_listed_with_its_parent(self, log: EventLog) -> None:
         fill(log, RUN, a_run())
         log.fork(FORK, RUN, 14)

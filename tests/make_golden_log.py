@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT))
 from effects.log import SqliteLog  # noqa: E402
 from effects.log.schema import SCHEMA_VERSION  # noqa: E402
 from rlm_fsm import ModelResponse, Policy, Usage, fold, fork, run  # noqa: E402
+from rlm_fsm.event import CodeExecuted  # noqa: E402
+from rlm_fsm.ids import ROOT  # noqa: E402
 
 LOGS = Path(__file__).parent / "data" / "logs"
 TEXT = "\n".join(f"Ship {n} carried {n * 7} barrels. \N{SAILBOAT}" for n in range(1, 241))
@@ -32,6 +34,7 @@ BATCH = [
     "FINAL_VAR: answer",
 ]
 OTHER = [BATCH[0], "```python\nanswer = 'none'\n```", "FINAL_VAR: answer"]
+SESSION = b"what a backend wrote of its session \0\xff"
 
 
 class Model:
@@ -69,10 +72,13 @@ def expectation(log: SqliteLog) -> dict[str, dict[str, Any]]:
 
 
 def make(path: Path) -> None:
-    """A small run, one with a batch and long texts, and a fork of it."""
+    """A small run, one with a batch and long texts, a fork of it, and a snapshot."""
     run("How many ships?", TEXT, adapter=Model(SIMPLE), log=path)
     long = run("What was carried?", TEXT, adapter=Model(BATCH), log=path)
     fork(long.run_id, log=path, at=11, adapter=Model(OTHER), policy=Policy(max_steps=5))
+    with SqliteLog(path) as log:
+        ends = [item.seq for item in log.load(long.run_id) if isinstance(item.event, CodeExecuted)]
+        log.save_snapshot(long.run_id, ROOT, ends[-1], SESSION)
 
 
 def main() -> int:

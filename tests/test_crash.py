@@ -29,6 +29,9 @@ def test_killed_runs_lose_nothing_and_pay_for_nothing_twice(capsys: pytest.Captu
     assert report.total("unannounced") == 0
     assert report.total("orphans") == 0
     assert report.total("repeated") <= report.total("uncertain")
+    assert report.total("from_snapshots") > CYCLES / 20, "sessions of monty were written down"
+    assert report.total("from_cells") > CYCLES / 10
+    assert report.total("refused") > 0
     assert report.total("kills") > CYCLES / 2, "some runs end before the time of their kill"
     assert report.points > CYCLES / 3
 
@@ -64,6 +67,51 @@ def test_the_calls_in_flight_at_a_kill_are_made_again_and_counted(tmp_path: Path
             assert found.details == []
             assert 1 <= found.repeated <= found.uncertain == begun - done <= 5
             assert len(killed.starts) == whole.calls + found.repeated
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("point", ["save:2:before", "save:2:after", "save:3:after", "call:5"])
+def test_a_sandbox_that_was_killed_in_mid_cell_comes_back_from_a_snapshot(
+    point: str, tmp_path: Path
+):
+    """In another process: the loop of `loop` pauses at each of its questions."""
+
+    async def check() -> None:
+        async with Harness(tmp_path) as harness:
+            whole = await harness.ending("loop", "monty")
+            plan = Plan(
+                scenario="loop", backend="monty", kills=(Kill(point=point),), snapshots=True
+            )
+            killed = harness.new_run(plan)
+            await killed.to_the_end()
+            found = await judged(killed, whole)
+            assert (found.details, found.kills, found.divergences) == ([], 1, 0)
+            assert (found.from_snapshots, found.from_cells) == (1, 0)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_calls_in_flight_at_a_kill_are_not_made_again_when_that_is_forbidden(
+    backend: str, tmp_path: Path
+):
+    async def check() -> None:
+        async with Harness(tmp_path) as harness:
+            whole = await harness.ending("batch", backend)
+            plan = Plan(
+                scenario="batch",
+                backend=backend,
+                kills=(Kill(point="call:17"),),
+                on_uncertain="fail",
+            )
+            killed = harness.new_run(plan)
+            await killed.to_the_end()
+            found = await judged(killed, whole)
+            assert (found.details, found.repeated, found.repeated_committed) == ([], 0, 0)
+            assert 1 <= found.refused == found.uncertain <= 5
+            killed.starts.append(killed.starts[-1])
+            assert (await judged(killed, whole)).details != [], "a call too many is noticed"
 
     asyncio.run(check())
 
@@ -113,7 +161,7 @@ def test_plans_depend_on_nothing_but_the_seed_and_their_number(tmp_path: Path):
         async with Harness(tmp_path) as harness:
             key = ("variable", "monty")
             whole = {key: await harness.ending(*key)}
-            points = [(key, point) for point in points_of(whole[key])]
+            points = [(key, point) for point in points_of(whole[key], "monty")]
             plans = planned(50, 3, whole, points, "points")
             assert planned(20, 3, whole, points, "points") == plans[:20]
             assert planned(20, 4, whole, points, "points") != plans[:20]

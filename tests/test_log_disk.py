@@ -18,12 +18,13 @@ import pytest
 
 from effects.log import SqliteLog, sqlite
 from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, RunBusy
-from rlm_fsm.ids import RunId
+from rlm_fsm.ids import ROOT, RunId
 from tests.log_contract import LONG, RUN, a_run, events_in, fill, intent, replied, started
 from tests.log_files import sql
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
+FIRST_VERSION = (Path(__file__).parent / "data" / "logs" / "v1.db").read_bytes()
 
 
 @pytest.fixture
@@ -163,6 +164,20 @@ def test_a_file_that_may_only_be_read_is_read_exactly_and_refuses_appends(ours: 
     with SqliteLog(path) as log:
         assert log.append(RUN, 13, a_run()[-1:]) == 14
         log.lead(RUN).release()
+
+
+def test_an_older_log_that_may_only_be_read_is_read_as_it_is(ours: Path) -> None:
+    path = ours / "log.db"
+    path.write_bytes(FIRST_VERSION)
+    path.chmod(0o400)
+    with SqliteLog(path) as log:
+        runs = log.runs()
+        assert len(runs) == 3
+        assert [check.problem for check in log.verify()] == [None] * 3
+        assert log.snapshot(runs[0].run_id, ROOT) is None
+        with pytest.raises(LogError, match="the log is read-only"):
+            log.lead(runs[-1].run_id)
+    assert sql(path, "PRAGMA user_version") == [(1,)]
 
 
 def test_a_directory_that_may_only_be_read_is_refused_and_nothing_is_lost(ours: Path) -> None:

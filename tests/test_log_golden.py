@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from effects.log import SqliteLog, schema
+from effects.log.base import Snapshot
 from effects.log.schema import SCHEMA_VERSION
 from rlm_fsm import fold, replay
 from rlm_fsm.errors import LogCorrupt, LogForeign, LogNewer
-from rlm_fsm.ids import RunId
+from rlm_fsm.ids import ROOT, RunId
 from tests.log_contract import RUN, started
 from tests.log_files import heads_of, sql
 
@@ -87,6 +88,27 @@ def test_an_old_log_can_be_added_to(golden: Path, tmp_path: Path) -> None:
             assert lease.generation == 2
         assert fold(logged.event for logged in log.load(first)).seq == expected[first]["events"]
         assert [check.problem for check in log.verify()] == [None] * 5
+
+
+def test_a_log_from_before_snapshots_can_keep_them(tmp_path: Path) -> None:
+    path = copy_of(LOGS / "v1.db", tmp_path)
+    first = RunId(next(iter(expected_of(LOGS / "v1.db"))))
+    with SqliteLog(path) as log:
+        assert log.snapshot(first, ROOT) is None
+        log.save_snapshot(first, ROOT, 4, b"session")
+    with SqliteLog(path) as log:
+        assert log.snapshot(first, ROOT) == Snapshot(seq=4, data=b"session")
+        assert [check.problem for check in log.verify()] == [None] * 3
+
+
+def test_a_snapshot_of_an_older_version_of_the_log_is_given(tmp_path: Path) -> None:
+    made = runpy.run_path(str(LOGS.parents[1] / "make_golden_log.py"))
+    _, batch, fork = map(RunId, expected_of(LOGS / "v2.db"))
+    with SqliteLog(copy_of(LOGS / "v2.db", tmp_path)) as log:
+        kept = log.snapshot(batch, ROOT)
+        assert kept is not None
+        assert kept.data == made["SESSION"]
+        assert log.snapshot(fork, ROOT) is None, "it stands for an event after the fork"
 
 
 def test_a_golden_log_is_not_overwritten() -> None:

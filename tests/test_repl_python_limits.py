@@ -166,7 +166,7 @@ class TestDeath(PythonDriving):
         assert fresh.stdout == "on\n"
 
     def test_a_forged_result_is_found_out(self) -> None:
-        forged = '{"t":"end","out":"forged","chars":6,"error":null,"watched":{},"final":null,"variables":[],"more":0}'
+        forged = '{"t":"end","out":"forged","chars":6,"error":null,"watched":{}}'
         code = (
             DESCRIPTOR + f"frame = b'{forged}'\n"
             "os.write(socket_fd, len(frame).to_bytes(4, 'big') + os.urandom(8) + frame)\n"
@@ -177,7 +177,7 @@ class TestDeath(PythonDriving):
         assert "no answer" in error.message
 
     def test_a_result_forged_with_the_right_mark_costs_the_session(self) -> None:
-        forged = '{"t":"end","out":"forged","chars":6,"error":null,"watched":{},"final":null,"variables":[],"more":0}'
+        forged = '{"t":"end","out":"forged","chars":6,"error":null,"watched":{}}'
         code = (
             MARK + f"frame = b'{forged}'\n"
             "os.write(socket_fd, len(frame).to_bytes(4, 'big') + mark + frame)\n"

@@ -209,6 +209,34 @@ def test_uncertain_calls_may_be_refused(path: Path):
     assert len(adapter.call_log) == 1, "none of them was made again"
 
 
+@pytest.mark.parametrize(("at", "shared"), [(1, 0), (4, 3)])
+def test_a_fork_whose_process_dies_at_its_first_commit_goes_on_by_resume(
+    path: Path, at: int, shared: int
+):
+    first = run("q", TEXT, adapter=Model(), log=path)
+
+    class Dying(Failing):
+        def fork(self, *args):
+            assert self.log.fork(*args) > args[2], "the fork and its own events are one transaction"
+            raise Power
+
+    log = SqliteLog(path)
+    with pytest.raises(Power):
+        fork(
+            first.run_id,
+            at=at,
+            log=Dying(log, 0, after=True),
+            adapter=Model(),
+            max_tokens=77,
+        )
+    log.close()
+    newest, _ = runs(path)
+    assert (newest.parent, newest.parent_seq) == (first.run_id, shared)
+    result = resume(newest.run_id, log=path, adapter=Model())
+    assert result.output == ANSWER
+    assert fold(events_of(path, newest.run_id)).options.max_tokens == 77
+
+
 def test_a_finished_run_gives_its_result_and_makes_no_call(path: Path):
     first = run("q", TEXT, adapter=Model(), log=path)
     model = Model()

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from rlm_fsm.event import Event, Status
-from rlm_fsm.ids import RunId
+from rlm_fsm.ids import FrameId, RunId
+
+KEPT_SNAPSHOTS = 2
+"""Snapshots that a log keeps of one frame: a second one for when the newest is damaged, or newer
+than what a fork shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,16 @@ class Logged:
     at: str
     """When it was appended; UTC, ISO 8601. For people: the core never sees it."""
     event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a REPL session was, as its backend has written it."""
+
+    seq: int
+    """The event of the run after which the session was so."""
+    data: bytes
+    """For the backend that wrote it, see `effects.repls.base.SavesSessions`."""
 
 
 class Lease:
@@ -92,11 +106,14 @@ class EventLog(Protocol):
         """
         ...
 
-    def fork(self, run_id: RunId, parent_run_id: RunId, at: int) -> None:
-        """Begin a run that shares the events of another up to number `at`, included.
+    def fork(
+        self, run_id: RunId, parent_run_id: RunId, at: int, events: Sequence[Event] = ()
+    ) -> int:
+        """Begin a run that shares the events of another up to number `at`, included, and append
+        its first own `events`, all in one transaction. The fork's last sequence number.
 
         Nothing is copied. `load` gives the shared events, then the run's own, and `append`
-        continues at `expected_seq == at`; with 0 nothing is shared, and the run begins with its own
+        continues from there; with ``at=0`` nothing is shared, and the run begins with its own
         `RunStarted`. Raises `RunNotFound` for an unknown parent, `UsageError` when it has no event
         `at`, `LogConflict` when there is a run of that name, and `LogCorrupt`.
         """
@@ -123,6 +140,28 @@ class EventLog(Protocol):
 
     def blob(self, hash: str) -> str | None:
         """A kept text, or None."""
+        ...
+
+    def save_snapshot(self, run_id: RunId, frame: FrameId, seq: int, data: bytes) -> None:
+        """Keep what a frame's session is after event `seq`, in place of older snapshots of it.
+
+        Snapshots are a cache: losing them costs a resume time, and never an event. Raises
+        `UsageError` when the run has not appended such an event itself, and `RunBusy` as `append`.
+        """
+        ...
+
+    def snapshot(
+        self, run_id: RunId, frame: FrameId, *, until: int | None = None
+    ) -> Snapshot | None:
+        """The newest snapshot of a frame that is sound and not after event `until`; a fork's
+        parents are looked at too, as far as it shares their events. None when there is none.
+
+        Damage is logged and never raised.
+        """
+        ...
+
+    def drop_snapshots(self, run_id: RunId, frame: FrameId) -> None:
+        """Forget the snapshots of a frame; one that has none is no error."""
         ...
 
     def close(self) -> None:

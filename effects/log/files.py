@@ -112,7 +112,12 @@ def _set_up(connection: sqlite3.Connection, path: str, heads: HeadFile, *, is_ne
                 path=path,
             )
         _use_wal(connection, path)
-        schema.migrate(connection, path)
+        try:
+            schema.migrate(connection, path)
+        except sqlite3.OperationalError as error:
+            if is_empty or not _is_read_only(error):
+                raise
+            return  # What an older log lacks, it lacks; its events can be read.
         # Into the main file, so that a lost write-ahead file can't take the tables with it.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -121,7 +126,7 @@ def _use_wal(connection: sqlite3.Connection, path: str) -> None:
     try:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+        if _is_read_only(error):
             return  # It can be read as it is; an append will say that it is read-only.
         raise
     if mode not in ("wal", "memory"):
@@ -130,3 +135,7 @@ def _use_wal(connection: sqlite3.Connection, path: str) -> None:
             "on a local disk.",
             path=path,
         )
+
+
+def _is_read_only(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
-from effects.log.base import Lease, Logged, RunInfo
+from effects.log.base import KEPT_SNAPSHOTS, Lease, Logged, RunInfo, Snapshot
 from effects.log.writing import check_id, standing
 from rlm_fsm.errors import LogConflict, RunBusy, RunNotFound, UsageError
 from rlm_fsm.event import Event, RunStarted
-from rlm_fsm.ids import RunId
+from rlm_fsm.ids import FrameId, RunId
 from rlm_fsm.values import text_hash
 
 PATH = ":memory:"
@@ -29,6 +29,8 @@ class _Run:
     parent_seq: int | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     generation: int = 0
+    snapshots: dict[FrameId, list[Snapshot]] = field(default_factory=dict[FrameId, list[Snapshot]])
+    """By frame, oldest first."""
 
 
 class MemoryLog:
@@ -54,15 +56,11 @@ class MemoryLog:
                 "Load it again.",
                 path=PATH,
             )
-        for number, event in enumerate(events, seq):
-            if isinstance(event, RunStarted) != (number == 0):
-                raise UsageError("RunStarted is a run's first event, and only its first")
+        _check_order(seq, events)
         if run is None:
             check_id(run_id)
             run = self._runs[run_id] = _Run(generation=self._led.get(run_id, 0))
-        run.events += events
-        run.at += [datetime.now(UTC)] * len(events)
-        return len(run.events)
+        return _extend(run, events)
 
     def lead(self, run_id: RunId) -> Lease:
         """Become the one that works on a run; see `EventLog.lead`."""
@@ -76,7 +74,9 @@ class MemoryLog:
         self._led[run_id] = generation
         return Lease(run_id, generation, self._release)
 
-    def fork(self, run_id: RunId, parent_run_id: RunId, at: int) -> None:
+    def fork(
+        self, run_id: RunId, parent_run_id: RunId, at: int, events: Sequence[Event] = ()
+    ) -> int:
         """Begin a run that shares the events of another; see `EventLog.fork`."""
         check_id(run_id)
         parent = self._run(parent_run_id)
@@ -86,13 +86,15 @@ class MemoryLog:
             )
         if run_id in self._runs:
             raise LogConflict(f"{PATH}: there is a run {run_id} already", path=PATH)
-        self._runs[run_id] = _Run(
+        _check_order(at, events)
+        run = self._runs[run_id] = _Run(
             events=parent.events[:at],
             at=parent.at[:at],
             parent=parent_run_id,
             parent_seq=at,
             generation=self._led.get(run_id, 0),
         )
+        return _extend(run, events)
 
     def load(self, run_id: RunId, *, until: int | None = None) -> Iterator[Logged]:
         """The events of a run, in order; see `EventLog.load`."""
@@ -133,6 +135,34 @@ class MemoryLog:
         """A kept text, or None."""
         return self._texts.get(hash)
 
+    def save_snapshot(self, run_id: RunId, frame: FrameId, seq: int, data: bytes) -> None:
+        """Keep what a frame's session is; see `EventLog.save_snapshot`."""
+        run = self._runs.get(run_id)
+        if run is None or not (run.parent_seq or 0) < seq <= len(run.events):
+            raise UsageError(f"run {run_id} has appended no event {seq} to be saved")
+        older = [saved for saved in run.snapshots.get(frame, []) if saved.seq != seq]
+        saved = sorted([*older, Snapshot(seq=seq, data=data)], key=lambda each: each.seq)
+        run.snapshots[frame] = saved[-KEPT_SNAPSHOTS:]
+
+    def snapshot(
+        self, run_id: RunId, frame: FrameId, *, until: int | None = None
+    ) -> Snapshot | None:
+        """The newest snapshot of a frame; see `EventLog.snapshot`."""
+        run = self._runs.get(run_id)
+        while run is not None:
+            last = len(run.events) if until is None else until
+            known = [saved for saved in run.snapshots.get(frame, []) if saved.seq <= last]
+            if known:
+                return known[-1]
+            until = min(last, run.parent_seq or 0)
+            run = None if run.parent is None else self._runs[run.parent]
+        return None
+
+    def drop_snapshots(self, run_id: RunId, frame: FrameId) -> None:
+        """Forget the snapshots of a frame."""
+        if run_id in self._runs:
+            self._runs[run_id].snapshots.pop(frame, None)
+
     def close(self) -> None:
         """Nothing is to be released."""
 
@@ -144,6 +174,18 @@ class MemoryLog:
 
     def _release(self, run_id: RunId) -> None:
         self._led.pop(run_id, None)
+
+
+def _check_order(seq: int, events: Sequence[Event]) -> None:
+    for number, event in enumerate(events, seq):
+        if isinstance(event, RunStarted) != (number == 0):
+            raise UsageError("RunStarted is a run's first event, and only its first")
+
+
+def _extend(run: _Run, events: Sequence[Event]) -> int:
+    run.events += events
+    run.at += [datetime.now(UTC)] * len(events)
+    return len(run.events)
 
 
 def _info(run_id: RunId, run: _Run) -> RunInfo:

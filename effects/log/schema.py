@@ -5,9 +5,10 @@ Rules:
 1. A file is ours when `application_id` says so. Any other is left untouched, unless it is empty.
 2. `user_version` is the version of the schema. A newer one is refused; an older one is migrated in
    one transaction. Migrations are `sqlite_utils.Migrations`: steps are added, never edited.
-3. Events and blobs can't be updated or deleted, and an event must follow the one before it:
+3. An older file that may only be read is read as it is.
+4. Events and blobs can't be updated or deleted, and an event must follow the one before it:
    triggers say so, also to other programs.
-4. sqlite-utils is imported when a file must be made or migrated, and only then: it takes longer to
+5. sqlite-utils is imported when a file must be made or migrated, and only then: it takes longer to
    import than a log takes to open.
 """
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = 0x524C4D46
 """``RLMF`` in ASCII, in the file's header: also what ``file`` shows."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -63,6 +64,16 @@ _TABLES = (
   data BLOB NOT NULL
 ) STRICT""",
 )
+_SNAPSHOTS = """CREATE TABLE snapshots (   -- a cache: may be emptied at any time
+  run_id TEXT NOT NULL REFERENCES runs(run_id),
+  frame TEXT NOT NULL,
+  seq INTEGER NOT NULL,   -- the event whose state of the frame's session this is
+  event_hash TEXT NOT NULL,   -- that event's hash
+  at TEXT NOT NULL,
+  digest TEXT NOT NULL,   -- SHA-256 over these and the data
+  data BLOB NOT NULL,   -- compressed; only the session's backend understands it
+  PRIMARY KEY (run_id, frame, seq)
+) STRICT"""
 
 _TRIGGERS = (
     # A fork's first event follows the last one that it shares.
@@ -133,7 +144,11 @@ def _v1_tables(db: "Database") -> None:
         db.conn.execute(statement)
 
 
-_STEPS: tuple[Callable[["Database"], None], ...] = (_v1_tables,)
+def _v2_snapshots(db: "Database") -> None:
+    db.conn.execute(_SNAPSHOTS)
+
+
+_STEPS: tuple[Callable[["Database"], None], ...] = (_v1_tables, _v2_snapshots)
 """The migrations, oldest first."""
 
 

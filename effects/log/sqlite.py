@@ -17,25 +17,28 @@ Rules:
 5. A closed log is one plain file, and beside it its head file and, once a run was led, a file for
    locks that may be deleted while no run is worked on.
 6. A fork shares rows with its parent: its first own event bears the hash of the last shared one.
+   Its row and its first own events are one transaction.
+7. Snapshots of sessions are a cache beside the history (see `snapshots`): no event depends on
+   them, and what is wrong with one is no damage of a run.
 """
 
+import logging
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from effects.log.base import Lease, Logged, RunInfo
-from effects.log.blobs import pack, unpack
-from effects.log.chain import GENESIS, Row
+from effects.log import inserting, snapshots
+from effects.log.base import Lease, Logged, RunInfo, Snapshot
+from effects.log.chain import GENESIS
 from effects.log.checking import RunCheck, check_run
-from effects.log.faults import SQLITE_ERRORS, log_error
 from effects.log.files import MEMORY, connect, heads_path, locks_path
 from effects.log.heads import Head, HeadFile
 from effects.log.locks import RunLocks
 from effects.log.reading import Found, events_of, lost
-from effects.log.schema import SCHEMA_VERSION
 from effects.log.stored import (
+    RunRow,
     Stored,
     has_events,
     ids_like,
@@ -44,30 +47,19 @@ from effects.log.stored import (
     run_row,
     stored_rows,
 )
-from effects.log.writing import chained, check_id, check_order, showable, standing
-from rlm_fsm.codec import Encoded, encode
+from effects.log.transactions import tidy, translated, writing
+from effects.log.writing import check_id, check_order, showable
+from rlm_fsm.codec import encode
 from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, RunBusy, RunNotFound, UsageError
 from rlm_fsm.event import Event, RunStarted
-from rlm_fsm.ids import RunId
-from rlm_fsm.values import text_hash
+from rlm_fsm.ids import FrameId, RunId
 
 Durability = Literal["disk", "process"]
 _SYNCHRONOUS = {"disk": "FULL", "process": "NORMAL"}
 
-_NEW_EVENT = f"""INSERT INTO events ({", ".join(Row._fields)})
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_LAST_SLOT = "SELECT coalesce(max(slot), 0) FROM runs"
-_NEW_RUN = """INSERT INTO runs (slot, run_id, parent_run_id, parent_seq, parent_hash, created_at,
-  updated_at, schema_version, status, query, output, head_seq, head_hash, generation)
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_NEW_HEAD = """UPDATE runs SET head_seq = ?, head_hash = ?, updated_at = ?, status = ?, output = ?
-  WHERE slot = ?"""
-_NEW_QUERY = "UPDATE runs SET query = ? WHERE slot = ?"
 _NEW_LEADER = "UPDATE runs SET generation = generation + 1 WHERE run_id = ? RETURNING generation"
-_HAS_BLOB = "SELECT 1 FROM blobs WHERE hash = ?"
-_NEW_BLOB = "INSERT OR IGNORE INTO blobs (hash, size, encoding, data) VALUES (?, ?, ?, ?)"
-_BLOB = "SELECT size, encoding, data FROM blobs WHERE hash = ?"
 _ALL = 2**63 - 1
+_logger = logging.getLogger("rlm_fsm")
 
 
 class SqliteLog:
@@ -115,20 +107,14 @@ class SqliteLog:
         check_order(run_id, expected_seq, events)
         encoded = [encode(event) for event in events]
         at = _now()
-        execute = self._cursor.execute
         with self._translated():
-            blobs = self._new_blobs(encoded)
-            execute("BEGIN IMMEDIATE")
-            slot, prev_hash = self._expect(run_id, expected_seq)
+            blobs = inserting.new_blobs(self._cursor, encoded)
+        with self._writing():
+            slot, head = self._expect(run_id, expected_seq)
             if expected_seq == 0:
-                slot = self._begin(run_id, slot, events[0], at)
-            rows = chained(run_id, expected_seq, prev_hash, at, events, encoded)
-            if blobs:
-                self._cursor.executemany(_NEW_BLOB, blobs)
-            self._cursor.executemany(_NEW_EVENT, rows)
-            head = Head(run_id, rows[-1].seq, rows[-1].hash)
-            execute(_NEW_HEAD, (head.seq, head.hash, at, *standing(events[-1]), slot))
-            execute("COMMIT")
+                slot = self._begin(slot, head, events[0], at)
+            inserting.insert_blobs(self._cursor, blobs)
+            head = inserting.insert_events(self._cursor, slot, head, at, events, encoded)
         self._heads.write(slot, head)
         return head.seq
 
@@ -150,22 +136,25 @@ class SqliteLog:
                 path=self._path,
             )
         try:
-            with self._translated():
-                self._cursor.execute("BEGIN IMMEDIATE")
+            with self._writing():
                 row = self._cursor.execute(_NEW_LEADER, (run_id,)).fetchone()
-                self._cursor.execute("COMMIT")
         except BaseException:
             self._locks.drop(run_id)
             raise
         generation = self._led[run_id] = 1 if row is None else row[0]
         return Lease(run_id, generation, self._release)
 
-    def fork(self, run_id: RunId, parent_run_id: RunId, at: int) -> None:
+    def fork(
+        self, run_id: RunId, parent_run_id: RunId, at: int, events: Sequence[Event] = ()
+    ) -> int:
         """Begin a run that shares the events of another; see `EventLog.fork`.
 
         The shared events are read and checked first.
         """
         check_id(run_id)
+        if events:
+            check_order(run_id, at, events)
+        encoded = [encode(event) for event in events]
         found = self._fetch(parent_run_id, at)
         if not 0 <= at <= found.head.seq:
             raise UsageError(
@@ -173,17 +162,21 @@ class SqliteLog:
                 "them, the last one to be shared, or 0 to share none."
             )
         shared = [logged.event for logged in events_of(found, self._sound_blob)]
-        head = Head(run_id, at, found.stored.last_hash)
+        head, now = Head(run_id, at, found.stored.last_hash), _now()
         with self._translated():
-            self._cursor.execute("BEGIN IMMEDIATE")
+            blobs = inserting.new_blobs(self._cursor, encoded)
+        with self._writing():
             if run_row(self._cursor, run_id) is not None:
                 raise LogConflict(
                     f"{self._path}: there is a run {run_id} already. Give the fork another id.",
                     path=self._path,
                 )
-            slot = self._new_run(head, shared, _now(), parent_run_id)
-            self._cursor.execute("COMMIT")
+            slot = self._new_run(head, shared or events, now, parent_run_id)
+            inserting.insert_blobs(self._cursor, blobs)
+            if events:
+                head = inserting.insert_events(self._cursor, slot, head, now, events, encoded)
         self._heads.write(slot, head)
+        return head.seq
 
     def load(self, run_id: RunId, *, until: int | None = None) -> Iterator[Logged]:
         """The events of a run, checked; see `EventLog.load`.
@@ -216,11 +209,8 @@ class SqliteLog:
 
     def put_blob(self, text: str) -> str:
         """Keep a text by content and return its hash."""
-        digest = text_hash(text)
         with self._translated():
-            if self._cursor.execute(_HAS_BLOB, (digest,)).fetchone() is None:
-                self._cursor.execute(_NEW_BLOB, (digest, *pack(text)))
-        return digest
+            return inserting.insert_text(self._cursor, text)
 
     def blob(self, hash: str) -> str | None:
         """A kept text, or None. `LogCorrupt` when it isn't what it was."""
@@ -233,6 +223,32 @@ class SqliteLog:
             raise LogCorrupt(
                 f"{self._path}: {error}. Restore the log from a copy.", path=self._path
             ) from error
+
+    def save_snapshot(self, run_id: RunId, frame: FrameId, seq: int, data: bytes) -> None:
+        """Keep what a frame's session is after event `seq`; see `EventLog.save_snapshot`."""
+        with self._writing():
+            run = run_row(self._cursor, run_id)
+            if run is not None:
+                self._check_led(run_id, run)
+            if not snapshots.insert(self._cursor, run_id, frame, seq, data, _now()):
+                raise UsageError(f"run {run_id} has appended no event {seq} to be saved")
+
+    def snapshot(
+        self, run_id: RunId, frame: FrameId, *, until: int | None = None
+    ) -> Snapshot | None:
+        """The newest sound snapshot of a frame; see `EventLog.snapshot`."""
+        last = _ALL if until is None else min(until, _ALL)
+        try:
+            with self._translated():
+                return snapshots.newest(self._cursor, run_id, frame, last)
+        except LogError as error:  # damaged pages, say
+            _logger.warning("a snapshot of run %s can't be read: %s", run_id, error)
+            return None
+
+    def drop_snapshots(self, run_id: RunId, frame: FrameId) -> None:
+        """Forget the snapshots of a frame that has ended."""
+        with self._writing():
+            snapshots.drop(self._cursor, run_id, frame)
 
     def verify(self, run_id: RunId | None = None) -> list[RunCheck]:
         """Read and check a run, or all of them, oldest first; also those that the log has lost."""
@@ -249,11 +265,7 @@ class SqliteLog:
         if not self._is_open:
             return
         self._is_open = False
-        try:
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except SQLITE_ERRORS:
-            pass  # Another reader, or a full disk: the write-ahead file stays, and is as good.
+        tidy(self._connection)
         try:
             with self._translated():
                 self._connection.close()
@@ -268,83 +280,57 @@ class SqliteLog:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    @contextmanager
-    def _translated(self) -> Generator[None]:
-        """Undo a transaction that did not get to its end, and raise SQLite's errors as ours."""
-        try:
-            yield
-        except SQLITE_ERRORS as error:
-            self._roll_back()
-            raise log_error(error, self._path) from error
-        except BaseException:
-            self._roll_back()
-            raise
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self._connection, self._path)
 
-    def _roll_back(self) -> None:
-        try:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-        except SQLITE_ERRORS:
-            pass  # The first error is the one to report; an open transaction is never committed.
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._connection, self._path)
 
-    def _expect(self, run_id: RunId, expected_seq: int) -> tuple[int, str]:
-        """The run's slot (0 for a new run) and last hash, if it ends where the caller thinks."""
+    def _expect(self, run_id: RunId, expected_seq: int) -> tuple[int, Head]:
+        """The run's slot (0 for a new run) and head, if it ends where the caller thinks."""
         run = run_row(self._cursor, run_id)
         seq = 0 if run is None else run.head_seq
-        if run is not None and self._led.get(run_id, run.generation) != run.generation:
-            raise RunBusy(
-                f"{self._path}: run {run_id} was taken over: leader {run.generation} works on it, "
-                f"this was {self._led[run_id]}. Nothing was written. Leave the run to it.",
-                path=self._path,
-            )
+        if run is not None:
+            self._check_led(run_id, run)
         if seq == expected_seq:
-            return (0, GENESIS) if run is None else (run.slot, run.head_hash)
+            slot, last_hash = (0, GENESIS) if run is None else (run.slot, run.head_hash)
+            return slot, Head(run_id, seq, last_hash)
         raise LogConflict(
             f"{self._path}: run {run_id} has {seq} events, {expected_seq} were expected: another "
             "process works on it, or it was resumed elsewhere. Load it again.",
             path=self._path,
         )
 
-    def _begin(self, run_id: RunId, slot: int, event: Event, at: str) -> int:
+    def _check_led(self, run_id: RunId, run: RunRow) -> None:
+        """`RunBusy` when this object leads the run and another has taken it over since."""
+        if self._led.get(run_id, run.generation) != run.generation:
+            raise RunBusy(
+                f"{self._path}: run {run_id} was taken over: leader {run.generation} works on it, "
+                f"this was {self._led[run_id]}. Nothing was written. Leave the run to it.",
+                path=self._path,
+            )
+
+    def _begin(self, slot: int, head: Head, event: Event, at: str) -> int:
         """Make the run's row and return its slot. A fork that shares nothing has one already."""
         if slot == 0:
-            return self._new_run(Head(run_id, 0, GENESIS), [event], at)
+            return self._new_run(head, [event], at)
         assert isinstance(event, RunStarted)
-        self._cursor.execute(_NEW_QUERY, (showable(event.query), slot))
+        inserting.name_question(self._cursor, slot, event)
         return slot
 
     def _new_run(
         self, head: Head, events: Sequence[Event], at: str, parent: RunId | None = None
     ) -> int:
         """Make the row of a run with these events, of which it shares `head.seq`; its slot."""
-        run_id = RunId(head.run_id)
-        last: int = self._cursor.execute(_LAST_SLOT).fetchone()[0]
-        slot = max(last, self._heads.slots()) + 1
-        query = showable(events[0].query) if events and isinstance(events[0], RunStarted) else ""
-        status, output = standing(events[-1]) if events else ("running", None)
-        shared = (None, None, None) if parent is None else (parent, head.seq, head.hash)
-        told = (at, at, SCHEMA_VERSION, status, query, output)
-        generation = self._led.get(run_id, 0)
-        self._cursor.execute(
-            _NEW_RUN, (slot, run_id, *shared, *told, head.seq, head.hash, generation)
+        slot = inserting.free_slot(self._cursor, self._heads.slots())
+        generation = self._led.get(RunId(head.run_id), 0)
+        inserting.insert_run(
+            self._cursor, slot, head, events, at, parent=parent, generation=generation
         )
         return slot
 
-    def _new_blobs(self, encoded: Sequence[Encoded]) -> list[tuple[str, int, str, bytes]]:
-        """The rows of the long texts that the log doesn't have yet."""
-        texts = {digest: text for item in encoded for digest, text in item.blobs}
-        return [
-            (digest, *pack(text))
-            for digest, text in texts.items()
-            if self._cursor.execute(_HAS_BLOB, (digest,)).fetchone() is None
-        ]
-
     def _sound_blob(self, digest: str) -> str:
-        """A kept text. `KeyError` when it is missing, `ValueError` when it was changed."""
-        row = self._cursor.execute(_BLOB, (digest,)).fetchone()
-        if row is None:
-            raise KeyError(digest)
-        return unpack(digest, *row)
+        return inserting.sound_blob(self._cursor, digest)
 
     def _fetch(self, run_id: RunId, until: int | None) -> Found:
         """The rows of a run and its heads, as of one moment."""

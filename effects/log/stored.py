@@ -44,6 +44,10 @@ class RunRow(NamedTuple):
         return self.parent_seq or 0
 
 
+Line = list[tuple[RunId, RunRow]]
+"""A run and its parents, as far as it shares events with them; youngest first."""
+
+
 class Part(NamedTuple):
     """Events of a run that one run's rows hold."""
 
@@ -87,7 +91,7 @@ def stored_rows(
     problem: str | None = None
     noted: Row | None = None
     try:
-        line, problem = _line(cursor, run_id, run)
+        line, problem = line_of(cursor, run_id, run)
         noted = _row_at(cursor, line, noted_seq)
         ends = [last]
         for _, member in line[:-1]:
@@ -100,6 +104,31 @@ def stored_rows(
     except SQLITE_ERRORS as error:
         return Stored(parts, problem, error, noted)
     return Stored(parts, problem, None, noted)
+
+
+def line_of(cursor: sqlite3.Cursor, run_id: RunId, run: RunRow) -> tuple[Line, str | None]:
+    """A run's line, and what is wrong with it."""
+    line: Line = [(run_id, run)]
+    while run.parent_run_id is not None and run.parent_seq != 0:
+        parent = run_row(cursor, run.parent_run_id)
+        if parent is None:
+            return line, f"run {run.parent_run_id}, whose events it shares, is missing"
+        if type(run.parent_seq) is not int or run.parent_run_id in (name for name, _ in line):
+            return line, f"what it shares with run {run.parent_run_id} makes no sense"
+        line.append((run.parent_run_id, parent))
+        run = parent
+    for older, (_, member) in enumerate(line, 1):
+        is_fork = member.parent_run_id is not None
+        parting = hash_at(cursor, line[older:], member.shared) if is_fork else None
+        if member.parent_hash != parting or (member.parent_seq is None) is is_fork:
+            return line, f"event {member.parent_seq} isn't the one that it shares with its parent"
+    return line, None
+
+
+def hash_at(cursor: sqlite3.Cursor, line: Line, seq: int) -> str | None:
+    """The stored hash of an event, or None."""
+    row = _row_at(cursor, line, seq)
+    return GENESIS if seq == 0 else None if row is None else row.hash
 
 
 def run_infos(cursor: sqlite3.Cursor) -> list[RunInfo]:
@@ -124,36 +153,7 @@ def orphans(cursor: sqlite3.Cursor) -> list[RunId]:
     return [RunId(run_id) for (run_id,) in cursor.execute(_ORPHANS).fetchall()]
 
 
-_Line = list[tuple[RunId, RunRow]]
-"""A run and its parents, as far as it shares events with them; youngest first."""
-
-
-def _line(cursor: sqlite3.Cursor, run_id: RunId, run: RunRow) -> tuple[_Line, str | None]:
-    """A run's line, and what is wrong with it."""
-    line: _Line = [(run_id, run)]
-    while run.parent_run_id is not None and run.parent_seq != 0:
-        parent = run_row(cursor, run.parent_run_id)
-        if parent is None:
-            return line, f"run {run.parent_run_id}, whose events it shares, is missing"
-        if type(run.parent_seq) is not int or run.parent_run_id in (name for name, _ in line):
-            return line, f"what it shares with run {run.parent_run_id} makes no sense"
-        line.append((run.parent_run_id, parent))
-        run = parent
-    for older, (_, member) in enumerate(line, 1):
-        is_fork = member.parent_run_id is not None
-        parting = _hash_at(cursor, line[older:], member.shared) if is_fork else None
-        if member.parent_hash != parting or (member.parent_seq is None) is is_fork:
-            return line, f"event {member.parent_seq} isn't the one that it shares with its parent"
-    return line, None
-
-
-def _hash_at(cursor: sqlite3.Cursor, line: _Line, seq: int) -> str | None:
-    """The stored hash of an event, or None."""
-    row = _row_at(cursor, line, seq)
-    return GENESIS if seq == 0 else None if row is None else row.hash
-
-
-def _row_at(cursor: sqlite3.Cursor, line: _Line, seq: int) -> Row | None:
+def _row_at(cursor: sqlite3.Cursor, line: Line, seq: int) -> Row | None:
     """An event of a run, wherever in its line it is."""
     for name, run in line:
         if seq > run.shared:

@@ -27,7 +27,7 @@ from pydantic_monty import (
 
 from effects.repls import _finals, _functions, _functions_json
 from effects.repls._finals import Signal
-from effects.repls._functions import Program, Styles, SubcallError, SubcallLimitError
+from effects.repls._functions import Ask, Program, Styles, SubcallError, SubcallLimitError
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
 from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
@@ -41,6 +41,8 @@ ERRORS = "SubcallError = RuntimeError\nSubcallLimitError = RecursionError\n"
 
 VALUES = frozenset({"P", "context", "context_0", "history"})
 """Names of values that are copied into the sandbox when code first names them."""
+Given = list[list[_functions.Answer]]
+"""The answers that a program was given, one list for each time it asked."""
 
 _COMPILED = re.compile(r"re\.compile\((['\"]).*\)", re.DOTALL)
 
@@ -86,7 +88,7 @@ class Calls:
             "FINAL_VAR": _signals("FINAL_VAR"),
             "done": _signals("done"),
         }
-        self._waiting: tuple[FunctionSnapshot, Program, int] | None = None
+        self._waiting: tuple[FunctionSnapshot, Program, int, Given] | None = None
         self.functions = frozenset({*self._programs, *self._plain})
         """Names of the functions; methods of `ctx` as ``ctx.find``."""
         self.names = (
@@ -139,12 +141,35 @@ class Calls:
         """
         if self._waiting is None:
             raise UsageError("there is no paused cell to resume: start one first")
-        call, program, count = self._waiting
+        call, program, count, given = self._waiting
         if len(answers) != count:
             raise UsageError(f"the paused cell waits for {count} answers, not {len(answers)}")
         self._waiting = None
         sent: list[_functions.Answer] = [(answer.kind, answer.text) for answer in answers]
-        return lambda: self._proceed(call, program, sent)
+        return lambda: self._proceed(call, program, [*given, sent])
+
+    def saved(self) -> tuple[bytes, Given]:
+        """What brings the pause back: the sandbox's dump, and the answers so far of the program
+        that waits."""
+        assert self._waiting is not None, "nothing waits"
+        call, _, _, given = self._waiting
+        return call.dump(), given
+
+    def wait_again(self, step: object, given: Given) -> Paused:
+        """Be at the pause again that `saved` wrote down, the sandbox being there already.
+
+        Raises `ValueError` when the program doesn't wait there.
+        """
+        if not isinstance(step, FunctionSnapshot) or step.function_name not in self._programs:
+            raise ValueError("the sandbox waits for something else")
+        try:
+            program = self._programs[step.function_name](*step.args, **step.kwargs)
+            for number in range(len(given)):
+                _next_ask(program, given[:number])
+            ask = _next_ask(program, given)
+        except Exception as error:
+            raise ValueError(f"the program doesn't ask what it asked: {error!r}") from error
+        return self._wait(step, program, ask, given)
 
     def value(self, name: str) -> Any:
         """What a name of `VALUES` stands for."""
@@ -180,7 +205,7 @@ class Calls:
                 program = begin(*call.args, **call.kwargs)
             except TypeError as error:
                 return self._throw(call, error)
-            return self._proceed(call, program, None)
+            return self._proceed(call, program, [])
         try:
             value = self._function(name)(*call.args, **call.kwargs)
         except Signal as signal:
@@ -198,23 +223,22 @@ class Calls:
             raise AttributeError(f"'{owner}' has no attribute {attribute!r}")
         raise NameError(f"name {name!r} is not defined")
 
-    def _proceed(
-        self, call: FunctionSnapshot, program: Program, answers: list[_functions.Answer] | None
-    ) -> Snapshot | Paused:
-        """Let a program go on; `answers` is None at its beginning."""
+    def _proceed(self, call: FunctionSnapshot, program: Program, given: Given) -> Snapshot | Paused:
+        """Let a program go on with the last answers that it was given."""
         try:
-            ask = next(program) if answers is None else program.send(answers)
-            while not ask.calls:
-                ask = program.send([])
+            ask = _next_ask(program, given)
         except StopIteration as stop:
             value = stop.value
         except Exception as error:
             return self._throw(call, error)
         else:
-            self._waiting = (call, program, len(ask.calls))
-            calls = tuple([HostCall(**arguments) for arguments in ask.calls])
-            return Paused(calls=calls, parallel=ask.parallel)
+            return self._wait(call, program, ask, given)
         return self._reply(call, value)
+
+    def _wait(self, call: FunctionSnapshot, program: Program, ask: Ask, given: Given) -> Paused:
+        self._waiting = (call, program, len(ask.calls), given)
+        calls = tuple([HostCall(**arguments) for arguments in ask.calls])
+        return Paused(calls=calls, parallel=ask.parallel)
 
     # -- answers
 
@@ -265,3 +289,11 @@ def _signals(form: str) -> Callable[..., None]:
         raise Signal(form, _finals.one_value(form, answer, options))
 
     return give
+
+
+def _next_ask(program: Program, given: Given) -> Ask:
+    """Let a program go on, from its beginning or with the last answers, until it asks."""
+    ask = program.send(given[-1]) if given else next(program)
+    while not ask.calls:
+        ask = program.send([])
+    return ask

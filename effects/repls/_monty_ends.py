@@ -47,6 +47,15 @@ class Ends:
         self._most = most
         self._tracker = _summaries.Tracker(variables)
 
+    @property
+    def seen(self) -> dict[str, str]:
+        """How the variables looked when they were told of last, by name."""
+        return self._tracker.seen
+
+    @seen.setter
+    def seen(self, seen: dict[str, str]) -> None:
+        self._tracker.seen = seen
+
     def final(
         self, signal: Signal | None, *, may_answer: bool, hidden: frozenset[str]
     ) -> tuple[GivenFinal | None, CodeError | None]:

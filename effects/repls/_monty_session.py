@@ -7,7 +7,9 @@
 3. Names of the runtime that a cell bound are put right before the next one. What is bound behind
    the parser's back, by `exec`, isn't noticed.
 4. Texts are UTF-8 in the sandbox: lone surrogates arrive as question marks.
-5. After a limit of time or memory the sandbox promises nothing of its heap, so the session ends.
+5. A session can be written down (`_monty_saved`) between two cells and at a pause, and be had
+   again in another process: the sandbox's heap by the sandbox, the rest by us.
+6. After a limit of time or memory the sandbox promises nothing of its heap, so the session ends.
 """
 
 import time
@@ -26,14 +28,21 @@ from pydantic_monty import (
 
 from effects.repls._finals import SOFT
 from effects.repls._functions import show_vars
-from effects.repls._monty_calls import ERRORS, VALUES, Calls, TimeUp
+from effects.repls._monty_calls import ERRORS, VALUES, Calls, Given, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
 from effects.repls._monty_ends import PRELUDE, Ends, own_names
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
-from effects.repls._monty_values import CtxPolicy, Output, encodable, stub
+from effects.repls._monty_saved import MOST_DUMP_BYTES, Maker, Saved, maker_of, pack, unpack
+from effects.repls._monty_values import CtxPolicy, Output, encodable, stub, utf8_bytes
 from effects.repls._monty_worker import Snapshot, Worker, room_bytes
 from effects.repls._text import TextView
-from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable
+from effects.repls.base import (
+    Answer,
+    Paused,
+    ReplSettings,
+    ReplUnavailable,
+    SnapshotRefused,
+)
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import CodeError, CodeResult, Message, ReadResult
 
@@ -54,11 +63,19 @@ _TOO_LONG = "{} has {} characters, more than the {} that can be handed over: mak
 class Session:
     """A worker process, started by the constructor, which raises `ReplUnavailable`.
 
+    With `saved`, what `save` has written, it is that session again; `SnapshotRefused` otherwise.
     Call the methods from one thread at a time; `kill` from any. When `is_lost` is true the
     namespace is gone and the session good for nothing but `close`.
     """
 
-    def __init__(self, view: TextView, settings: ReplSettings, first_cell: int) -> None:
+    def __init__(
+        self,
+        view: TextView,
+        settings: ReplSettings,
+        first_cell: int = 1,
+        *,
+        saved: bytes | None = None,
+    ) -> None:
         self.is_lost = False
         self.next_cell = first_cell
         """Number of the next cell."""
@@ -81,11 +98,19 @@ class Session:
         """Names of the runtime that code has taken for good."""
         self._types: Mapping[str, str] = {}
         """The variables and their types when the cell began, where it asks for them."""
+        self.paused: Paused | None = None
+        """Where the cell of a session stands that was written down at a pause."""
+        known = None if saved is None else unpack(saved, self._maker())
         self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text), seed=settings.seed)
         try:
-            self._feed(_PRELUDE + own_names(self._calls.names), {"ctx": CtxPolicy(view)})
-        except (MontyError, RuntimeError) as error:
+            if known is None:
+                self._feed(self._prelude, {"ctx": CtxPolicy(view)})
+            else:
+                self._load(known)
+        except (MontyError, RuntimeError, ValueError) as error:
             self._worker.close()
+            if known is not None:
+                raise SnapshotRefused(f"the sandbox doesn't take it: {error}") from error
             raise ReplUnavailable(f"the monty sandbox failed at its first line: {error}") from error
 
     @property
@@ -125,6 +150,43 @@ class Session:
             return ReadResult(error=str(self._judge(failure)))
         return ReadResult(text=text, error=error, names=names)
 
+    def save(self) -> bytes | None:
+        """The session between two cells or at a pause, as bytes; None when it is too large."""
+        if self._calls.bound and utf8_bytes(self._view.text) > MOST_DUMP_BYTES:
+            return None
+        if self._calls.is_paused and self._calls.signal is not None:
+            return None  # an answer was given and caught: it may be any value
+        given: Given | None = None
+        try:
+            if self._calls.is_paused:
+                dump, given = self._calls.saved()
+            else:
+                dump = self._worker.dump()
+        except (MontyError, RuntimeError):  # too large a message, say; the session goes on
+            return None
+        if len(dump) > MOST_DUMP_BYTES:
+            return None
+        saved = Saved(
+            dump=dump,
+            feeds=self._worker.feeds,
+            next_cell=self.next_cell,
+            cells={file: (cell.number, cell.source) for file, cell in self._cells.items()},
+            spoiled=sorted(self._spoiled),
+            taken=sorted(self._taken),
+            may_answer=self._may_answer,
+            bound=sorted(self._calls.bound),
+            seen=self._ends.seen,
+            history=self._calls.history if given is not None else [],
+            given=given,
+            printed=self._output.text(),
+            printed_chars=self._output.chars,
+            left_s=self._left_s,
+            watch=list(self._watch),
+            types=dict(self._types),
+            raised=self._calls.raised,
+        )
+        return pack(saved, self._maker())
+
     def kill(self) -> None:
         """End the worker while it computes: the call that waits for it then fails at once."""
         if not self.is_lost:
@@ -137,6 +199,35 @@ class Session:
         self.is_lost = True
         self._worker.close()
         self._calls.searcher.close()
+
+    # -- snapshots
+
+    def _maker(self) -> Maker:
+        return maker_of(self._settings, self._view, f"{self._prelude}\n{sorted(self._calls.names)}")
+
+    @property
+    def _prelude(self) -> str:
+        return _PRELUDE + own_names(self._calls.names)
+
+    def _load(self, saved: Saved) -> None:
+        """Become what was written down."""
+        self.next_cell = saved.next_cell
+        self._spoiled = frozenset(saved.spoiled)
+        self._cells = {file: prepare(text, n) for file, (n, text) in saved.cells.items()}
+        self._left_s, self._watch, self._types = saved.left_s, tuple(saved.watch), saved.types
+        self._calls.raised.update(saved.raised)
+        self._taken, self._may_answer = frozenset(saved.taken), saved.may_answer
+        self._calls.bound, self._calls.history = set(saved.bound), saved.history
+        self._ends.seen = saved.seen
+        if saved.given is None:
+            self._worker.load(saved.dump, saved.feeds)
+            return
+        self._output = Output(self._settings.limits.output_chars)
+        self._output("stdout", saved.printed)
+        self._output.chars = saved.printed_chars
+        given = [[(kind, text) for kind, text in answers] for answers in saved.given]
+        step = self._worker.load_paused(saved.dump, saved.feeds, self._output)
+        self.paused = self._calls.wait_again(step, given)
 
     # -- running
 

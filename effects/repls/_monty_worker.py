@@ -141,6 +141,31 @@ class Worker:
         with self._unsearched:
             return self._session.feed_start(code, inputs=inputs or {}, print_callback=output)
 
+    @property
+    def feeds(self) -> int:
+        """How many sources were fed; the sandbox counts them too, for the file names."""
+        return self._feeds
+
+    def dump(self) -> bytes:
+        """All that the sandbox holds, between two sources."""
+        if self._session is None:
+            raise RuntimeError("the process was closed")
+        return self._session.dump()
+
+    def load(self, dump: bytes, feeds: int) -> None:
+        """Make a process that was fed nothing what `dump` gave."""
+        if self._session is None:
+            raise RuntimeError("the process was closed")
+        self._session.load_session(dump)
+        self._feeds = feeds
+
+    def load_paused(self, dump: bytes, feeds: int, output: Output) -> Snapshot:
+        """The same for the dump of a suspended source: where it stands."""
+        if self._session is None:
+            raise RuntimeError("the process was closed")
+        self._feeds = feeds
+        return self._session.load_snapshot(dump, print_callback=output)
+
     def bind_text(self, name: str, text: str, *, piece_chars: int = PIECE_CHARS) -> None:
         """Copy a text into a global, in pieces where it is long."""
         text = encodable(text)

@@ -85,16 +85,17 @@ class Tracker:
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
-        self._seen: dict[str, str] = {}
+        self.seen: dict[str, str] = {}
+        """The summaries of the last cell, by name."""
 
     def told(self, summaries: Mapping[str, str]) -> tuple[list[list[Any]], int]:
         """[name, summary, is it new] of what is new or has changed, and how many more there are."""
         changed = [
-            [_short(name), text, name not in self._seen]
+            [_short(name), text, name not in self.seen]
             for name, text in summaries.items()
-            if self._seen.get(name) != text
+            if self.seen.get(name) != text
         ]
-        self._seen = dict(summaries)
+        self.seen = dict(summaries)
         return changed[:MAX_VARIABLES], max(0, len(changed) - MAX_VARIABLES)
 
     def named(self, names: Iterable[str]) -> tuple[list[list[Any]], int]:

@@ -39,7 +39,7 @@ class HasView(Protocol):
 
 
 class MontyRepl:
-    """A session in the sandbox; see `effects.repls.base.Repl`."""
+    """A session in the sandbox; see `effects.repls.base.Repl` and `SavesSessions`."""
 
     def __init__(self, context: HasView, settings: ReplSettings) -> None:
         self._host = _Host(context.view, settings)
@@ -68,6 +68,14 @@ class MontyRepl:
     async def read(self, name: str) -> ReadResult:
         """A variable as text."""
         return await self._do(lambda: self._host.read(name))
+
+    async def snapshot(self) -> bytes | None:
+        """The session as it is now, as bytes; see `effects.repls.base.SavesSessions`."""
+        return await self._do(self._host.save)
+
+    async def restore(self, data: bytes) -> Paused | None:
+        """Become the session that was written down. Raises `SnapshotRefused`."""
+        return await self._do(lambda: self._host.restore(data))
 
     async def close(self) -> None:
         """End the session, and a cell that runs."""
@@ -121,6 +129,19 @@ class _Host:
         if self._session is None or self._session.is_lost:
             return ReadResult()
         return self._session.read(name)
+
+    def save(self) -> bytes | None:
+        if self._session is None or self._session.is_lost:
+            return None
+        return self._session.save()
+
+    def restore(self, data: bytes) -> Paused | None:
+        # A sandbox takes a dump as long as it was given nothing else: the one that `open` has
+        # started can't be used.
+        self.close()
+        self._session = None
+        self._session = Session(self._view, self._settings, saved=data)
+        return self._session.paused
 
     def close(self) -> None:
         if self._session is not None:

@@ -1,0 +1,252 @@
+"""The contract of a REPL backend that can write its sessions down. Subclass it once per backend.
+
+Each test runs cells twice: in one session, and in a chain of sessions, each of which is restored
+from what the one before wrote down at every place where that can be done. Nothing may differ.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+from repl_driving import HAYSTACK, Answerer, Driving, answers_to, bad_fails, upper
+
+from effects.repls.base import Paused, Repl, SavesSessions, SnapshotRefused
+from rlm_fsm.errors import UsageError
+from rlm_fsm.values import CodeResult, ReadResult
+
+Told = tuple[list[Paused], list[CodeResult], ReadResult]
+"""What cells showed: their pauses, their results, and a variable at the end."""
+
+HELPERS = """
+import re
+from collections import defaultdict
+pattern = re.compile('[a-z]+')
+seen = defaultdict(list)
+def ask_twice(text):
+    first = llm_query(text)
+    seen[len(first)].append(first)
+    return llm_query(first + '!')
+def counter(start):
+    def count(step):
+        return start + step
+    return count
+from_ten = counter(10)
+"""
+
+
+class SnapshotsContract(Driving):
+    """The tests."""
+
+    def told(
+        self,
+        *codes: str,
+        moves: bool,
+        answerer: Answerer = upper,
+        watch: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> Told:
+        """Run cells, with `moves` in a new session after each pause and each cell."""
+
+        async def main() -> Told:
+            pauses: list[Paused] = []
+            results: list[CodeResult] = []
+            repl = await self.make(HAYSTACK, **settings)
+            try:
+                for code in codes:
+                    step = await repl.start(code, watch)
+                    while isinstance(step, Paused):
+                        pauses.append(step)
+                        if moves:
+                            repl, again = await self.moved(repl, **settings)
+                            assert again == step
+                        step = await repl.resume(answers_to(step.calls, answerer))
+                    results.append(step)
+                    if moves and not step.repl_lost:
+                        repl, again = await self.moved(repl, **settings)
+                        assert again is None
+                return pauses, results, await repl.read("result")
+            finally:
+                await repl.close()
+
+        return asyncio.run(main())
+
+    async def moved(self, repl: Repl, **settings: Any) -> tuple[Repl, Paused | None]:
+        """A new session with what an old one was, which is closed."""
+        data = await saves(repl).snapshot()
+        await repl.close()
+        assert data is not None
+        new = await self.make(HAYSTACK, **settings)
+        await new.open()
+        return new, await saves(new).restore(data)
+
+    def same(self, *codes: str, **options: Any) -> Told:
+        """What cells show, in one session and in many."""
+        expected = self.told(*codes, moves=False, **options)
+        assert self.told(*codes, moves=True, **options) == expected
+        return expected
+
+    # What a session is
+
+    def test_variables_functions_and_imports_are_carried_over(self) -> None:
+        _, results, read = self.same(
+            HELPERS,
+            "print(pattern.findall('a1b'), from_ten(5), len(P), ctx.find('APPLE'))",
+            "result = [from_ten(n) for n in range(3)]\nresult",
+            watch=("result",),
+        )
+        assert results[1].stdout == "['a', 'b'] 15 236 [(11, 16, 'APPLE')]\n"
+        assert results[2].watched == {"result": "[10, 11, 12]"}
+        assert read.text == "[10, 11, 12]"
+
+    def test_a_cell_goes_on_where_it_was_paused(self) -> None:
+        pauses, results, read = self.same(
+            HELPERS,
+            "print('before')\nresult = [ask_twice(text) for text in ['a', 'bb']]\n"
+            "print(dict(seen))",
+        )
+        assert [pause.calls[0].prompt for pause in pauses] == ["a", "A!", "bb", "BB!"]
+        assert results[1].stdout == "before\n{1: ['A'], 2: ['BB']}\n"
+        assert read.text == "['A!', 'BB!']"
+
+    def test_a_batch_is_asked_again_as_it_was(self) -> None:
+        pauses, _, read = self.same("result = llm_batch([f'q{n}' for n in range(40)])")
+        assert len(pauses[0].calls) == 40
+        assert read.text is not None
+        assert "Q39" in read.text
+
+    def test_a_function_that_asks_one_after_the_other_goes_on_with_the_next(self) -> None:
+        def second(prompt: str) -> str:
+            return "found it" if "two" in prompt else "NO_ANSWER"
+
+        pauses, _, read = self.same(
+            "result = ask_chunks_first('which?', ['one', 'two', 'three'])", answerer=second
+        )
+        assert len(pauses) == 2
+        assert read.text == "found it"
+
+    def test_a_function_of_the_runtime_that_code_keeps_is_carried_over(self) -> None:
+        _, _, read = self.same("asks = llm_query", "result = asks('kept')")
+        assert read.text == "KEPT"
+
+    def test_output_beyond_the_limit_is_counted_across_a_snapshot(self) -> None:
+        code = "print('x' * 50)\nresult = llm_query('q')\nprint('y' * 100)"
+        _, (result,), _ = self.same(code, output_chars=60)
+        assert result.stdout == "x" * 50 + "\n" + "y" * 9
+        assert result.stdout_chars == 152
+
+    def test_errors_name_the_lines_of_cells_from_before(self) -> None:
+        _, results, _ = self.same(
+            "def f(n):\n    return 1 // n", "x = llm_query('q')\nf(0)", "f(0)"
+        )
+        for result in results[1:]:
+            assert result.error is not None
+            assert '"<cell 1>", line 2, in f' in result.error.traceback
+        assert results[2].error is not None
+        assert '"<cell 3>", line 1' in results[2].error.traceback
+
+    def test_names_of_the_runtime_that_code_bound_are_put_back(self) -> None:
+        _, results, _ = self.same("P = llm_query('mine')\nprint(P)", "print(P[:7])")
+        assert [result.stdout for result in results] == ["MINE\n", "The key\n"]
+
+    def test_a_failed_subcall_is_told_by_its_right_name(self) -> None:
+        code = "a = llm_query('ok')\nllm_query('bad')"
+        _, (result, _), _ = self.same(code, "1", answerer=bad_fails)
+        assert result.error is not None
+        assert result.error.kind == "SubcallError"
+
+    def test_what_an_empty_session_was_can_be_had_again(self) -> None:
+        _, results, _ = self.same("", "print('on')")
+        assert results[1].stdout == "on\n"
+
+    # What a snapshot is not
+
+    def test_a_session_goes_on_after_a_snapshot(self) -> None:
+        async def scenario(repl: Repl) -> str:
+            step = await repl.start("x = llm_query('a')\nprint(x)")
+            assert isinstance(step, Paused)
+            for _ in range(3):
+                assert await saves(repl).snapshot()
+            done = await repl.resume(answers_to(step.calls, upper))
+            assert isinstance(done, CodeResult)
+            return done.stdout
+
+        assert self.session(scenario) == "A\n"
+
+    def test_one_snapshot_gives_as_many_sessions_as_wanted(self) -> None:
+        async def scenario(repl: Repl) -> list[str | None]:
+            await repl.start("result = llm_query('a')")
+            data = await saves(repl).snapshot()
+            assert data is not None
+            read: list[str | None] = []
+            for answer in ("one", "two"):
+                other = await self.make(HAYSTACK)
+                paused = await saves(other).restore(data)
+                assert isinstance(paused, Paused)
+                await other.resume(answers_to(paused.calls, lambda _, text=answer: text))
+                read.append((await other.read("result")).text)
+                await other.close()
+            return read
+
+        assert self.session(scenario) == ["one", "two"]
+
+    def test_a_damaged_snapshot_is_refused_and_leaves_a_new_session(self) -> None:
+        async def scenario(repl: Repl) -> None:
+            await repl.start("x = 1\ny = llm_query('a')")
+            data = await saves(repl).snapshot()
+            assert data is not None
+            middle = len(data) // 2
+            for damaged in (
+                b"",
+                data[:middle],
+                data[:-1],
+                data + b"x",
+                data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+                b"x" + data[1:],
+            ):
+                other = await self.make(HAYSTACK)
+                await other.open()
+                with pytest.raises(SnapshotRefused):
+                    await saves(other).restore(damaged)
+                with pytest.raises(UsageError):
+                    await other.resume(answers_to((), upper))
+                assert isinstance(await other.start("print('x' in locals())"), CodeResult)
+                assert (await other.read("x")).text is None
+                await other.close()
+
+        self.session(scenario)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"cell_timeout_s": 9.0},
+            {"memory_bytes": 1 << 29},
+            {"output_chars": 9},
+            {"parallel_subcalls": True},
+            {"max_value_chars": 9},
+            {"source": "another text"},
+        ],
+        ids=lambda changed: next(iter(changed)),
+    )
+    def test_a_snapshot_from_under_other_settings_is_refused(self, changed: dict[str, Any]) -> None:
+        async def scenario(repl: Repl) -> None:
+            await repl.start("x = 1")
+            data = await saves(repl).snapshot()
+            assert data is not None
+            other = await self.make(**{"source": HAYSTACK, **changed})
+            with pytest.raises(SnapshotRefused, match="it was made by"):
+                await saves(other).restore(data)
+            await other.close()
+
+        self.session(scenario)
+
+    def test_a_session_that_was_not_begun_has_nothing_to_write_down(self) -> None:
+        async def scenario(repl: Repl) -> bytes | None:
+            return await saves(repl).snapshot()
+
+        assert self.session(scenario) is None
+
+
+def saves(repl: Repl) -> SavesSessions:
+    """The session, as one that can be written down."""
+    assert isinstance(repl, SavesSessions)
+    return repl
