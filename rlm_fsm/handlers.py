@@ -2,7 +2,7 @@
 
 A handler is called by `reducer.step` with the state, the event's frame and the event, and gives
 the next state and the effects. Names are ``on_<phase>_<event>``. How turns, calls and sub-runs
-work in detail stands in `frames` and `calls`.
+work in detail stands in `frames` and `calls`, what becomes of answers in `verdicts`.
 
 Oddity: handlers of the same outcome in two phases are two, even where they do alike. The table
 is read more often than it is written.
@@ -10,9 +10,9 @@ is read more often than it is written.
 
 from returns.pipeline import is_successful
 
-from rlm_fsm import calls, frames, guards, history
+from rlm_fsm import calls, frames, guards, history, verdicts
 from rlm_fsm.calls import Step, put
-from rlm_fsm.effect import ReadVariable, Record
+from rlm_fsm.effect import Record
 from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
@@ -29,14 +29,13 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT, cell_id, read_id
-from rlm_fsm.options import Options
-from rlm_fsm.profile import Profile, fill
-from rlm_fsm.reply import Answer, Reply, TextAnswer, VariableAnswer, parse, visible
+from rlm_fsm.ids import ROOT
+from rlm_fsm.profile import Profile
+from rlm_fsm.reply import TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
-from rlm_fsm.state import Cell, Frame, Phase, RunState
-from rlm_fsm.values import FinalForm, GivenFinal, Message, Outcome, text_hash
-from rlm_fsm.wording import output, refusal_message, result_message
+from rlm_fsm.state import Frame, Phase, RunState
+from rlm_fsm.values import Message, Outcome, text_hash
+from rlm_fsm.wording import refusal_message
 
 # -- the start ------------------------------------------------------------------------------------
 
@@ -73,11 +72,13 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
     if not is_successful(parsed):
         error = parsed.failure()
         refused = guards.Refusal(error.kind, error.reason)
-        return _then_pump(_refuse(state, history.append(frame, said), refused))
+        return _then_pump(verdicts.refuse(state, history.append(frame, said), refused))
     reply = parsed.unwrap()
     if not reply.blocks:
         assert reply.answer is not None, "a reply holds code or an answer"
-        return _then_pump(_conclude(state, history.append(frame, said), reply.answer, "text"))
+        return _then_pump(
+            verdicts.conclude(state, history.append(frame, said), reply.answer, "text")
+        )
     digest = text_hash("\0".join(reply.blocks))
     repeats = frame.repeats + 1 if digest == frame.code_digest else 1
     frame = history.append(
@@ -87,15 +88,15 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
         answer=reply.answer,
         code_digest=digest,
         repeats=repeats,
-        notice=_notice(reply, repeats, state.options),
+        notice=verdicts.notice(reply, repeats, state.options),
     )
     if guards.is_looping(frame, state.options):
         told = refusal_message(
             state.options.profile, frame.notice, frame.turns_used, frame.max_steps
         )
         why = f"gave up: the same code came {repeats} times in a row"
-        return _then_pump(_give_up(state, evolve(frame, news=told), why))
-    return _then_pump(_run_next(state, frame, reply.blocks))
+        return _then_pump(verdicts.give_up(state, evolve(frame, news=told), why))
+    return _then_pump(verdicts.run_next(state, frame, reply.blocks))
 
 
 def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
@@ -116,7 +117,7 @@ def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) 
     frame = evolve(frame, invalid=frame.invalid + counts, news=news)
     if guards.too_many_invalid(frame, state.options):
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
-        return _give_up(state, frame, error)
+        return verdicts.give_up(state, frame, error)
     return frames.ask(state, frame)
 
 
@@ -164,22 +165,22 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
         best=watched or event.stdout.strip() or frame.best,
     )
     if frame.stalled:
-        return _fallen_back(state, frame, event)
+        return verdicts.fallen_back(state, frame, event)
     if event.error is not None:
-        frame = _with_news(frame, options)
+        frame = verdicts.with_news(frame, options)
         if guards.too_many_errors(frame, options):
             error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
-            return _give_up(state, frame, error)
+            return verdicts.give_up(state, frame, error)
         return frames.ask(state, frame)
     if event.final is not None:
-        return _given(state, frame, event.final)
+        return verdicts.given(state, frame, event.final)
     if watched and len(watched) >= options.auto_finalize_min_length and frame.id == ROOT:
-        return _conclude(state, frame, TextAnswer(watched), "text")
+        return verdicts.conclude(state, frame, TextAnswer(watched), "text")
     if frame.todo:
-        return _run_next(state, frame, frame.todo)
+        return verdicts.run_next(state, frame, frame.todo)
     if frame.answer is not None:
-        return _conclude(state, frame, frame.answer, "text")
-    return frames.ask(state, _with_news(frame, options))
+        return verdicts.conclude(state, frame, frame.answer, "text")
+    return frames.ask(state, verdicts.with_news(frame, options))
 
 
 def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
@@ -216,7 +217,7 @@ def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead)
     if event.text is None:
         words = state.options.profile
         refusal = guards.missing_variable(words, event.name, event.names, event.error)
-        return _refuse(state, frame, refusal)
+        return verdicts.refuse(state, frame, refusal)
     return frames.answer(state, frame, event.text)
 
 
@@ -248,7 +249,7 @@ def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied)
         case TextAnswer(text):
             return _then_pump(frames.answer(state, frame, text))
         case VariableAnswer(name):
-            return _then_pump(_read(state, frame, name))
+            return _then_pump(verdicts.read_variable(state, frame, name))
         case None:
             best = frame.best if reply else ""
             return _then_pump(frames.answer(state, frame, best or visible(event.text)))
@@ -299,14 +300,14 @@ def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> S
     """
     cause = state.cause
     state = _going_on(state, frame, event)
-    frame = evolve(state.root, invalid=0, errors=0, repeats=0, stalled="")
+    frame = evolve(state.root, invalid=0, errors=0, repeats=0)
     if cause == "repl" and frame.cell is not None:
         running = evolve(frame, phase=Phase.RUNNING)
         return put(state, running), (frames.run_effect(state, running),)
     if cause == "repl" and frame.reading is not None:
-        return _read(state, evolve(frame, phase=Phase.READING), frame.reading)
+        return verdicts.read_variable(state, evolve(frame, phase=Phase.READING), frame.reading)
     if cause in ("limit", "guard"):
-        return frames.ask(state, frame)
+        return frames.ask(state, evolve(frame, stalled=""))
     return frames.retry(state, frame)
 
 
@@ -340,86 +341,6 @@ def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
 
 
 # -- what handlers share --------------------------------------------------------------------------
-
-
-def _run_next(state: RunState, frame: Frame, blocks: tuple[str, ...]) -> Step:
-    """Run the next block of the newest reply as a cell of its own."""
-    code, todo = blocks[0], blocks[1:]
-    number = frame.cells + 1
-    cell = Cell(id=cell_id(frame.id, number), code=code)
-    running = evolve(frame, phase=Phase.RUNNING, cell=cell, cells=number, todo=todo)
-    return put(state, running), (frames.run_effect(state, running),)
-
-
-def _given(state: RunState, frame: Frame, final: GivenFinal) -> Step:
-    """End with an answer that code gave, if it says anything and the guards agree."""
-    if not final.text.strip():
-        return _refuse(state, frame, guards.empty_answer(state.options.profile))
-    return _conclude(state, frame, TextAnswer(final.text), final.form)
-
-
-def _give_up(state: RunState, frame: Frame, error: str) -> Step:
-    """Run the fallback code, once and in the root only; without any, the frame fails."""
-    code = state.options.fallback_code
-    if code is None or frame.id != ROOT or frame.stalled:
-        return frames.fail(state, frame, error, "guard")
-    return _run_next(state, evolve(frame, stalled=error, answer=None, shown=()), (code,))
-
-
-def _fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
-    """The fallback code has run: its answer is the run's, guards or not; without one it fails."""
-    if event.error is not None:
-        error = f"{frame.stalled}; then the fallback code raised: {event.error}"
-        return frames.fail(state, frame, error, "guard")
-    text = event.final.text if event.final else event.watched.get(frames.watched(state.options), "")
-    if text.strip():
-        return frames.answer(state, frame, text)
-    return frames.fail(state, frame, f"{frame.stalled}; the fallback code gave no answer", "guard")
-
-
-def _conclude(state: RunState, frame: Frame, answer: Answer, form: FinalForm) -> Step:
-    """End with an answer, if the guards agree."""
-    refused = guards.refusal(frame, state.options, form)
-    if refused is not None:
-        return _refuse(state, frame, refused)
-    match answer:
-        case TextAnswer(text):
-            return frames.answer(state, frame, text)
-        case VariableAnswer(name):
-            return _read(state, evolve(frame, phase=Phase.READING), name)
-
-
-def _read(state: RunState, frame: Frame, name: str) -> Step:
-    reads = frame.reads + 1
-    effect = ReadVariable(frame=frame.id, call_id=read_id(frame.id, reads), name=name)
-    return put(state, evolve(frame, reads=reads, reading=name)), (effect,)
-
-
-def _refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
-    """Derive a refusal; what the turn's cells showed is told with it."""
-    news = output(state.options.profile, frame.shown) if frame.shown else ""
-    frame = evolve(frame, phase=Phase.ASKING, news=news, shown=(), answer=None, todo=())
-    event = GuardTripped(frame=frame.id, guard=refused.guard, reason=refused.reason)
-    return put(state, frame), (Record(event=event),)
-
-
-def _with_news(frame: Frame, options: Options) -> Frame:
-    """The frame whose next message shows what the turn's cells gave."""
-    shown = frame.shown
-    if frame.notice:
-        shown = (*shown[:-1], f"{shown[-1]}\n\n{frame.notice}")
-    news = result_message(options.profile, shown, frame.turns_used, frame.max_steps)
-    return evolve(frame, news=news, shown=(), answer=None, todo=())
-
-
-def _notice(reply: Reply, repeats: int, options: Options) -> str:
-    """What is said of a reply's code besides what it shows."""
-    words, said = options.profile, list[str]()
-    if reply.left_out:
-        said.append(fill(words.not_run, which=words.blocks, count=reply.left_out))
-    if options.loop_limit is not None and repeats > 1:
-        said.append(fill(words.repeated, count=repeats))
-    return "\n".join(said)
 
 
 def _then_pump(taken: Step) -> Step:

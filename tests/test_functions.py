@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from effects.repls._arguments import DEFAULT_CHUNK_CHARS
 from effects.repls._functions import (
-    DEFAULT_CHUNK_CHARS,
     Answer,
     Ask,
     SubcallError,

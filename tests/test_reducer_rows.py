@@ -329,6 +329,15 @@ def test_a_run_fails_when_its_fallback_code_gives_no_answer(ended: dict, said: s
     assert said in machine.state.error
 
 
+def test_fallback_code_without_a_repl_is_run_again():
+    machine = stalled()
+    machine.repl_fails()
+    (effect,) = machine.send(RunResumed())
+    assert effect.code == "last()"
+    machine.ran(final=GIVEN)
+    assert (machine.state.status, machine.state.output) == ("finished", "given")
+
+
 def test_fallback_code_may_ask_sub_models():
     machine = stalled()
     machine.pause("a")

@@ -11,15 +11,17 @@ code gets. A backend that runs code in a process of its own drives a program wit
 1. A wrong argument is a `TypeError` or `ValueError` that says what was expected.
 2. A subcall that failed never comes back as a text that could be taken for an answer:
    it raises, or it is marked with `ERROR_MARK` where the code asked for that.
-3. Texts are taken in every form that the context's own methods return them in.
+3. Texts are taken in every form that the context's own methods return them in (`_arguments`).
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-DEFAULT_CHUNK_CHARS = 50_000
-"""Characters per piece where the code names no size: about 12,000 tokens of English, 50,000 of
-Chinese, which fits small models too. 200 subcalls, the default limit, cover 10 million."""
+if TYPE_CHECKING or __package__:
+    from effects.repls import _arguments
+else:
+    import _arguments
+
 ERROR_MARK = "[ERROR] "
 """What a failed subcall's text begins with under ``on_error="return"``."""
 NO_ANSWER = "NO_ANSWER"
@@ -125,11 +127,11 @@ def pick_first_answer(answers: Iterable[str | None]) -> str | None:
     Acceptable is what isn't empty, not NO_ANSWER, one line, at most 80 characters, without a code
     fence, and no failure. None among the answers is passed over.
     """
-    for answer in _listed("answers", answers):
+    for answer in _arguments.items_of("answers", answers):
         if answer is None:
             continue
         if not isinstance(answer, str):
-            raise TypeError(f"answers must hold texts (str), not {_kind(answer)}")
+            raise TypeError(f"answers must hold texts (str), not {_arguments.kind_of(answer)}")
         if (accepted := _accepted(answer)) is not None:
             return accepted
     return None
@@ -169,7 +171,7 @@ def query(name: str, recursive: bool | None, style: str) -> Callable[..., Progra
         return one(text if prompt is _MISSING else prompt, model, max_tokens)
 
     def one(text: object, model: object, max_tokens: object) -> Program:
-        texts = [_text_of("the prompt", text)]
+        texts = [_arguments.text_of("the prompt", text)]
         return (yield from _one(_calls(name, None, texts, model, max_tokens, recursive), style))
 
     return query
@@ -186,7 +188,7 @@ def batch(name: str, recursive: bool | None, style: str) -> Callable[..., Progra
         dedupe: bool = True,
     ) -> Program:
         """Ask many prompts at once, in parallel. Returns the replies in the same order."""
-        texts = _texts("prompts", prompts)
+        texts = _arguments.texts_of("prompts", prompts)
         calls = _calls(name, None, texts, model, max_tokens, recursive, dedupe)
         return (yield from _many(calls, True, on_error, style))
 
@@ -198,8 +200,12 @@ def _ask(name: str) -> Callable[..., Program]:
         question: str, text: object, max_tokens: int | None = None, model: str | None = None
     ) -> Program:
         """Ask a sub-model a question about a text. Returns its reply."""
-        texts = [_text_of("text", text)]
-        return (yield from _one(_calls(name, _question(question), texts, model, max_tokens)))
+        texts = [_arguments.text_of("text", text)]
+        return (
+            yield from _one(
+                _calls(name, _arguments.checked_question(question), texts, model, max_tokens)
+            )
+        )
 
     return ask
 
@@ -221,10 +227,11 @@ def _ask_chunks(name: str, parallel_subcalls: bool) -> Callable[..., Program]:
         Chunks are ctx, a text, a list of texts, or what ctx.find, ctx.chunk and
         ctx.chunk_documents return. ctx and a text are cut into pieces of chunk_size characters.
         """
-        asked, chunks = _in_order(question, chunks)
-        texts = _pieces(chunks, chunk_size, overlap)
+        asked, chunks = _arguments.in_order(question, chunks)
+        texts = _arguments.pieces_of(chunks, chunk_size, overlap)
         calls = _calls(name, asked, texts, model, max_tokens, dedupe=dedupe)
-        return (yield from _many(calls, _flag("parallel", parallel, parallel_subcalls), on_error))
+        is_parallel = _arguments.flag("parallel", parallel, parallel_subcalls)
+        return (yield from _many(calls, is_parallel, on_error))
 
     return ask_chunks
 
@@ -250,10 +257,10 @@ def _query_batch(parallel_subcalls: bool, style: str) -> Callable[..., Program]:
             chunks, model, question = model, None, chunks  # called as (question, chunks)
         elif isinstance(model, str) and question is None and len(model.split()) > 1:
             model, question = None, model  # called as (chunks, question): a model's name is a word
-        asked = None if question is None else _question(question)
-        texts = _pieces(chunks, chunk_size, overlap)
+        asked = None if question is None else _arguments.checked_question(question)
+        texts = _arguments.pieces_of(chunks, chunk_size, overlap)
         calls = _calls("llm_query_batch", asked, texts, model, max_tokens, dedupe=dedupe)
-        is_parallel = _flag("parallel", parallel, parallel_subcalls)
+        is_parallel = _arguments.flag("parallel", parallel, parallel_subcalls)
         return (yield from _many(calls, is_parallel, on_error, style))
 
     return query_batch
@@ -273,8 +280,8 @@ def ask_chunks_first(
     Returns that answer or None. Chunks are as in ask_chunks, acceptable as in
     pick_first_answer. With on_error="return" a chunk whose subcall failed is passed over.
     """
-    asked, chunks = _in_order(question, chunks)
-    texts = list(dict.fromkeys(_pieces(chunks, chunk_size, overlap)))
+    asked, chunks = _arguments.in_order(question, chunks)
+    texts = list(dict.fromkeys(_arguments.pieces_of(chunks, chunk_size, overlap)))
     replies, raises = list[str | None](), _raises(on_error)
     for call in _calls("ask_chunks_first", asked, texts, model, max_tokens):
         [(kind, reply)] = yield Ask([call], False)
@@ -298,8 +305,8 @@ def _calls(
 ) -> list[dict[str, Any]]:
     """A call per text. An empty question is none: the text is then the whole prompt."""
     if not isinstance(model, str | None):
-        raise TypeError(f"model must be a name (str) or None, not {_kind(model)}")
-    if max_tokens is not None and _whole("max_tokens", max_tokens) < 1:
+        raise TypeError(f"model must be a name (str) or None, not {_arguments.kind_of(model)}")
+    if max_tokens is not None and _arguments.whole_number("max_tokens", max_tokens) < 1:
         raise ValueError(f"max_tokens must be 1 or more, or None, not {max_tokens}")
     shared = {
         "fn": fn,
@@ -307,7 +314,7 @@ def _calls(
         "model": model or None,
         "max_tokens": max_tokens,
         "recursive": recursive,
-        "dedupe": _flag("dedupe", dedupe, True),
+        "dedupe": _arguments.flag("dedupe", dedupe, True),
         "kind": "subcall",
     }
     form = f"Question: {question}\nSnippet:\n" if question else ""
@@ -355,81 +362,6 @@ def _accepted(answer: str) -> str | None:
         return None
     refused = text.strip(" .!*`\"'").upper() == NO_ANSWER or text.startswith(ERROR_MARK.strip())
     return None if refused else text
-
-
-def _in_order(question: object, chunks: object) -> tuple[str, object]:
-    """Take (chunks, question) for (question, chunks) where the types leave no doubt."""
-    if isinstance(chunks, str) and question is not None and not isinstance(question, str):
-        return chunks, question
-    return _question(question), chunks
-
-
-def _question(question: object) -> str:
-    if not isinstance(question, str):
-        raise TypeError(f"question, the first argument, must be a str, not {_kind(question)}")
-    return question
-
-
-def _pieces(chunks: object, chunk_size: object, overlap: object) -> list[str]:
-    """The texts to ask about. ctx and a text are always cut, a list only with `chunk_size`."""
-    shared = _whole("overlap", overlap)
-    whole = chunks if isinstance(chunks, str) else getattr(chunks, "text", None)
-    texts = [whole] if isinstance(whole, str) else _texts("chunks", chunks)
-    if chunk_size is not None:
-        size = _whole("chunk_size", chunk_size)
-    elif isinstance(whole, str):
-        size = DEFAULT_CHUNK_CHARS
-    elif shared:
-        raise ValueError("overlap is for texts that are cut: give chunk_size too")
-    else:
-        return texts
-    if not 0 <= shared < size:
-        raise ValueError(
-            f"chunk_size must be 1 or more and overlap from 0 to below it, not {size} and {shared}"
-        )
-    starts = [range(0, max(len(t) - shared, min(len(t), 1)), size - shared) for t in texts]
-    return [t[i : i + size] for t, of_text in zip(texts, starts, strict=True) for i in of_text]
-
-
-def _texts(name: str, items: object) -> list[str]:
-    return [_text_of(f"{name}[{i}]", item) for i, item in enumerate(_listed(name, items))]
-
-
-def _listed(name: str, items: object) -> Iterable[object]:
-    kind = _kind(items)
-    if isinstance(items, Iterable) and not isinstance(items, str | bytes | Mapping):
-        return cast(Iterable[object], items)
-    raise TypeError(f"{name} must be a list of texts (str), not {kind}")
-
-
-def _text_of(name: str, item: object) -> str:
-    """A text in the forms that code has it in: a str, ctx, (start, end, text) or (i, j, texts)."""
-    kind, text = _kind(item), getattr(item, "text", item)
-    if isinstance(text, str):
-        return text
-    if isinstance(item, list | tuple):
-        parts = cast(Sequence[object], item)
-        if len(parts) == 3 and isinstance(parts[0], int) and isinstance(parts[1], int):
-            return _text_of(name, parts[2])
-        if parts and all(isinstance(part, str) for part in parts):
-            return "\n\n".join(map(str, parts))
-    raise TypeError(f"{name} must be a text (str) or what ctx.chunk returns, not {kind}")
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def _whole(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise TypeError(f"{name} must be a whole number (int), not {_kind(value)}")
-
-
-def _flag(name: str, value: object, default: bool) -> bool:
-    if value is None or isinstance(value, bool):
-        return default if value is None else value
-    raise TypeError(f"{name} must be True, False or None, not {_kind(value)}")
 
 
 def _raises(on_error: object) -> bool:
