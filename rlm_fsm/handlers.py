@@ -376,7 +376,7 @@ def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
         cause=None,
         uncertain=0 if event.is_fork else state.uncertain,
     )
-    return put(state, frame)
+    return calls.reserved_anew(put(state, frame))
 
 
 def _failure(event: ModelFailed) -> str:
