@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from effects.context import Context
-from effects.repls.base import Answer, Paused, Repl, ReplLimits, ReplSettings
+from effects.repls.base import Answer, Isolation, Paused, Repl, ReplLimits, ReplSettings
 from rlm_fsm.values import CodeResult, HostCall, ReadResult
 
 Answerer = Callable[[str], str | Answer]
@@ -41,14 +41,24 @@ def settings_of(
     output_chars: int = 1_000_000,
     parallel_subcalls: bool = False,
     max_value_chars: int = 16 << 20,
+    scratch_bytes: int = 64 << 20,
+    isolation: Isolation = "best-effort",
+    seed: str = "",
+    without_layers: tuple[str, ...] = (),
 ) -> ReplSettings:
     """`ReplSettings` from the keyword arguments of `ReplContract.make`."""
     return ReplSettings(
         limits=ReplLimits(
-            cell_timeout_s=cell_timeout_s, memory_bytes=memory_bytes, output_chars=output_chars
+            cell_timeout_s=cell_timeout_s,
+            memory_bytes=memory_bytes,
+            output_chars=output_chars,
+            scratch_bytes=scratch_bytes,
+            isolation=isolation,
         ),
         parallel_subcalls=parallel_subcalls,
         max_value_chars=max_value_chars,
+        seed=seed,
+        without_layers=without_layers,
     )
 
 

@@ -13,6 +13,20 @@ from effects.repls.base import Repl
 from effects.repls.python import PythonRepl
 from rlm_fsm.values import CodeResult
 
+BARE = (
+    "network namespace",
+    "mount namespace",
+    "ipc namespace",
+    "host name namespace",
+    "process namespace",
+    "user namespace",
+    "own user",
+    "landlock",
+    "system call filter",
+)
+"""The layers that keep code from seeing, opening and starting things: without them, a positive
+control shows that what a test tries does work elsewhere."""
+
 
 class PythonDriving(Driving):
     """Sessions of the `python` backend."""
@@ -35,6 +49,18 @@ class PythonDriving(Driving):
         assert lost.repl_lost
         assert after.stdout == "False The\n", after.error
         return lost
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that a process has started, and they in turn."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_bytes().rpartition(b")")[2].split()[1]) == pid:
+                found += [int(path.parent.name), *descendants(int(path.parent.name))]
+        except OSError:
+            pass
+    return found
 
 
 def is_running(pid: int) -> bool:

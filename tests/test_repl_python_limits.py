@@ -20,6 +20,14 @@ for socket_fd in range(3, 100):
     except OSError:
         pass
 """
+MARK = (
+    DESCRIPTOR
+    + """
+import gc, sys
+[mark] = [o._mark for o in gc.get_objects() if type(o).__name__ == 'Wire']
+"""
+)
+"""Code that has found what an answer must bear."""
 
 
 class TestLimits(PythonDriving):
@@ -96,16 +104,20 @@ class TestDeath(PythonDriving):
         ("code", "how"),
         [
             ("import os\nos._exit(3)", "exited with code 3"),
-            ("import os\nos.kill(os.getpid(), 11)", "SIGSEGV"),
-            ("import os\nos.kill(0, 9)", "SIGKILL"),
+            ("import ctypes\nctypes.string_at(0)", "SIGSEGV"),
             ("import os\nos.closerange(3, 100)", "exited with code 1"),
-            (DESCRIPTOR + "os.write(socket_fd, b'garbage ' * 100)", "no frame"),
-            (DESCRIPTOR + "os.write(socket_fd, bytes([255] * 4))", "no frame"),
-            (DESCRIPTOR + "os.write(socket_fd, b'\\0\\0\\0\\2[]')", "no frame"),
-            (DESCRIPTOR + 'os.write(socket_fd, b\'\\0\\0\\0\\x0b{"t":"end"}\')', "was ended"),
+            (DESCRIPTOR + "os.write(socket_fd, b'garbage ' * 100)", "no answer"),
+            (MARK + "os.write(socket_fd, bytes([255] * 4) + mark)", "no frame"),
+            (
+                DESCRIPTOR + "os.write(socket_fd, bytes([0, 0, 0, 2, *bytes(8)]) + b'[]')",
+                "no answer",
+            ),
+            (MARK + "os.write(socket_fd, b'\\0\\0\\0\\2' + mark + b'[]')", "no frame"),
+            (MARK + "os.write(socket_fd, b'\\0\\0\\0\\2' + mark + b'{}')", "no answer"),
+            (DESCRIPTOR + "os.write(socket_fd, bytes(12))", "no answer"),
             (
                 DESCRIPTOR + "os.write(socket_fd, b'\\0\\1\\0\\0' + b'[' * 65536)",
-                "no frame",
+                "no answer",
             ),
         ],
     )
@@ -157,7 +169,18 @@ class TestDeath(PythonDriving):
         forged = '{"t":"end","out":"forged","chars":6,"error":null,"watched":{}}'
         code = (
             DESCRIPTOR + f"frame = b'{forged}'\n"
-            "os.write(socket_fd, len(frame).to_bytes(4, 'big') + frame)\n"
+            "os.write(socket_fd, len(frame).to_bytes(4, 'big') + os.urandom(8) + frame)\n"
+            "import time\ntime.sleep(0.05)"
+        )
+        error = self.lost(code).error
+        assert error is not None
+        assert "no answer" in error.message
+
+    def test_a_result_forged_with_the_right_mark_costs_the_session(self) -> None:
+        forged = '{"t":"end","out":"forged","chars":6,"error":null,"watched":{}}'
+        code = (
+            MARK + f"frame = b'{forged}'\n"
+            "os.write(socket_fd, len(frame).to_bytes(4, 'big') + mark + frame)\n"
             "import time\ntime.sleep(0.05)"
         )
 

@@ -149,15 +149,16 @@ class TestSpinning(PythonDriving):
 
     def test_a_frame_that_arrives_in_pieces_is_put_together(self, eager: list[bool]) -> None:
         frame = b'{"t":"end","out":"whole","chars":5,"error":null,"watched":{}}'
-        whole = len(frame).to_bytes(4, "big") + frame
         code = (
-            "import os, stat, time\n"
+            "import gc, os, stat, time\n"
+            "[mark] = [o._mark for o in gc.get_objects() if type(o).__name__ == 'Wire']\n"
+            f"whole = {len(frame).to_bytes(4, 'big')!r} + mark + {frame!r}\n"
             "for fd in range(3, 100):\n"
             "    try:\n"
             "        if stat.S_ISSOCK(os.fstat(fd).st_mode):\n            break\n"
             "    except OSError:\n        pass\n"
-            f"for at in range({len(whole)}):\n"
-            f"    os.write(fd, {whole!r}[at:at + 1])\n"
+            "for at in range(len(whole)):\n"
+            "    os.write(fd, whole[at:at + 1])\n"
             "    time.sleep(0.001)\n"
             "os._exit(0)"
         )

@@ -1,23 +1,25 @@
 """The program of a session's sandboxed process.
 
-    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER SOCKET_FD CONTEXT_FD
+    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER FOLDER SOCKET_FD CONTEXT_FD PLAN
 
 It is started in a session and an empty folder of its own, with no other variable set and nothing
-open but a socket to the host and a file that holds the context's text. It reads frames (see
-`_frames`), does what they ask, one at a time, and ends with the host: when the socket is closed,
-and at once when the host dies.
+open but a socket to the host and a file that holds the context's text. It puts itself into the
+sandbox that PLAN describes (see `effects.sandbox._layers`), reads frames (see `_frames`), does what
+they ask, one at a time, and ends with the host: when the socket is closed, and at once when the
+host dies.
 
-1. Standard library only. This file, `_text`, `_functions` and the other siblings are loaded as
-   top-level modules from their FOLDER, which then leaves `sys.path`. PROGRAM does no more: unlike
-   a script, a module isn't compiled at each start.
+1. Standard library only. This file, its siblings and the modules of the sandbox are loaded as
+   top-level modules from their two FOLDERs, which then leave `sys.path`. PROGRAM does no more:
+   unlike a script, a module isn't compiled at each start.
 2. The start is quick: what only a cell needs is loaded after `ready` was sent, while the host
    waits for a model.
 3. A frame that doesn't fit into memory is still taken off the socket: both sides always agree
    on whose turn it is.
-
-Not contained yet: files and network are those of the user.
+4. The sandbox is closed before `ready` is sent, and so before any code of a model is compiled.
+   `ready` says what became of each layer; whether that is enough is the host's to decide.
 """
 
+import json
 import os
 import sys
 from time import perf_counter
@@ -26,20 +28,25 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING or __package__:
     from effects.repls import _frames, _limits, _session, _text
     from effects.repls._pace import CHILD_SPIN_S
+    from effects.sandbox import _kernel, _layers
 else:
     import _frames
+    import _kernel
+    import _layers
     import _limits
     import _session
     import _text
     from _pace import CHILD_SPIN_S
 
-PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); import _child; _child.run()"
+PROGRAM = "import sys; sys.path[:0] = sys.argv[1:3]; import _child; _child.run()"
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
 EXIT_NOT_STARTED = 70
-PR_SET_PDEATHSIG = 1
-M_ARENA_MAX = -8
-SIGKILL = 9
+# Kept here, so that code which puts something else in their place doesn't reach the runtime.
+_read, _readv, _write = os.read, os.readv, os.write
+_exit, _set_blocking = os._exit, os.set_blocking
+MAX_ARENAS = 2
+"""Each takes 64 MiB of address space: threads would use up the limit unseen."""
 
 
 class Wire:
@@ -50,6 +57,8 @@ class Wire:
         self._rest = b""
         self._spins = False
         """Whether the host said that its next frame comes soon."""
+        self._mark = bytes(_frames.MARK_BYTES)
+        """That of the host's last frame, which the answer must bear."""
         os.set_inheritable(fd, False)
         # A forked copy must not keep the socket open, nor speak on it.
         os.register_at_fork(after_in_child=self._forget)
@@ -60,8 +69,10 @@ class Wire:
             self._rest = self._spin()
         while len(self._rest) < _frames.HEADER_BYTES:
             self._rest += self._receive(READ_BYTES)
-        size = int.from_bytes(self._rest[: _frames.HEADER_BYTES], "big")
-        start, end = _frames.HEADER_BYTES, _frames.HEADER_BYTES + size
+        start = _frames.HEADER_BYTES
+        size = int.from_bytes(self._rest[: _frames.LENGTH_BYTES], "big")
+        self._mark = self._rest[_frames.LENGTH_BYTES : start]
+        end = start + size
         if size > READ_BYTES and end > len(self._rest):
             payload: bytes | bytearray = self._read_large(size)
         else:
@@ -72,26 +83,32 @@ class Wire:
         self._spins = message.get("spin", False)
         return message
 
-    def write(self, frame: bytes) -> None:
-        """Send a frame."""
-        try:
-            sent = os.write(self._fd, frame)
-            with memoryview(frame) as view:
-                while sent < len(frame):
-                    sent += os.write(self._fd, view[sent:])
-        except (BrokenPipeError, ConnectionResetError):
-            os._exit(0)
+    def write(self, message: dict[str, Any]) -> None:
+        """Answer the last frame; what makes the answer too long for the host is left out."""
+        frame = _frames.encode(message, self._mark)
+        if len(frame) > _frames.MAX_FRAME_BYTES:
+            frame = _frames.encode(fitting(message), self._mark)
+        self._send(frame)
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """Send a frame and wait for the next one."""
-        frame = _frames.encode(message)
+        frame = _frames.encode(message, self._mark)
         if len(frame) > _frames.MAX_FRAME_BYTES:
             raise ValueError(
                 f"the prompts of this call have {len(frame)} bytes together, more than the "
                 f"{_frames.MAX_FRAME_BYTES} that can be sent: ask in smaller batches"
             )
-        self.write(frame)
+        self._send(frame)
         return self.read()
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            sent = _write(self._fd, frame)
+            with memoryview(frame) as view:
+                while sent < len(frame):
+                    sent += _write(self._fd, view[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            _exit(0)
 
     def _read_large(self, size: int) -> bytearray:
         """A payload of which only a part has arrived, without copies of the rest."""
@@ -107,16 +124,16 @@ class Wire:
         with memoryview(payload) as view:
             filled = len(got)
             while filled < size:
-                count = os.readv(self._fd, [view[filled:]])
+                count = _readv(self._fd, [view[filled:]])
                 if not count:
-                    os._exit(0)
+                    _exit(0)
                 filled += count
         return payload
 
     def _spin(self) -> bytes:
         """What comes within a moment; nothing if nothing does."""
         end_s = perf_counter() + CHILD_SPIN_S
-        os.set_blocking(self._fd, False)
+        _set_blocking(self._fd, False)
         try:
             while perf_counter() < end_s:
                 try:
@@ -125,12 +142,12 @@ class Wire:
                     pass
             return b""
         finally:
-            os.set_blocking(self._fd, True)
+            _set_blocking(self._fd, True)
 
     def _receive(self, size: int) -> bytes:
-        data = os.read(self._fd, size)
+        data = _read(self._fd, size)
         if not data:
-            os._exit(0)
+            _exit(0)
         return data
 
     def _forget(self) -> None:
@@ -140,29 +157,33 @@ class Wire:
 
 def run() -> NoReturn:
     """What PROGRAM calls."""
-    del sys.path[0]
-    main(Wire(int(sys.argv[2])), int(sys.argv[3]))
+    del sys.path[:2]
+    layers = _layers.Layers(json.loads(sys.argv[5]))
+    layers.enter()
+    main(Wire(int(sys.argv[3])), int(sys.argv[4]), layers)
 
 
-def main(wire: Wire, context_fd: int) -> NoReturn:
+def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
     """Start a session and serve it until the host is gone."""
     try:
         init = wire.read()
         guard = _limits.Guard(init["cell_timeout_s"])
         session = start(wire, context_fd, guard, init)
+        _kernel.use_few_arenas(MAX_ARENAS)
+        layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:
         told = f"{type(error).__name__}: {error}"
-        wire.write(_frames.encode({"t": "failed", "message": told}))
+        wire.write({"t": "failed", "message": told})
         os._exit(EXIT_NOT_STARTED)
-    wire.write(_frames.encode({"t": "ready"}))
+    wire.write({"t": "ready", "layers": layers.found})
     prepare()
-    guard.limit_memory(init["memory_bytes"])
+    guard.limit_memory(layers.used_bytes(), init["memory_bytes"])
     while True:
         frame = wire.read()
         if frame["t"] == "run":
-            wire.write(ended(session.run(frame["code"], frame["watch"])))
+            wire.write({"t": "end", **session.run(frame["code"], frame["watch"])})
         else:
-            wire.write(value(session.read(frame["name"])))
+            wire.write({"t": "value", **session.read(frame["name"])})
 
 
 def start(
@@ -171,7 +192,6 @@ def start(
     """The session that the host describes."""
     os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
     sys.argv[:] = [""]
-    _limits.limit_process()
     spans = None if init["spans"] is None else [(start, end) for start, end in init["spans"]]
     view = _text.TextView(text_of(context_fd), spans, init["kind"], init["names"])
     return _session.Session(view, guard, wire.ask, **init["session"])
@@ -192,35 +212,15 @@ def text_of(fd: int) -> str:
 
 
 def prepare() -> None:
-    """Load what cells will need, and see to it that the process dies with the host's."""
+    """Load what cells will need."""
     __import__("_ast")
     __import__("traceback")  # and linecache with it
 
-    try:
-        import ctypes
 
-        libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
-        # Each arena takes 64 MiB of address space: threads would use up the limit unseen.
-        libc.mallopt(M_ARENA_MAX, 2)
-    except (ImportError, OSError, AttributeError):
-        pass  # the socket's end is noticed all the same, once the running cell has ended
-
-
-def ended(result: dict[str, Any]) -> bytes:
-    """The frame for a cell's end; what makes it too long for the host is left out."""
-    frame = _frames.encode({"t": "end", **result})
-    if len(frame) > _frames.MAX_FRAME_BYTES:
+def fitting(message: dict[str, Any]) -> dict[str, Any]:
+    """What is sent in place of an answer that is too long for the host."""
+    if message["t"] == "end":
         # In JSON a character takes 6 bytes at most.
-        output = result["out"][: _frames.MAX_FRAME_BYTES // 8]
-        frame = _frames.encode({"t": "end", **result, "out": output, "watched": {}})
-    return frame
-
-
-def value(result: dict[str, Any]) -> bytes:
-    """The frame for a variable that was read."""
-    frame = _frames.encode({"t": "value", **result})
-    if len(frame) > _frames.MAX_FRAME_BYTES:
-        problem = f"it takes {len(frame)} bytes to hand over: make it shorter"
-        frame = _frames.encode({"t": "value", "text": None, "error": problem, "names": []})
-    return frame
+        return {**message, "out": message["out"][: _frames.MAX_FRAME_BYTES // 8], "watched": {}}
+    problem = "it is too long to hand over: make it shorter"
+    return {"t": "value", "text": None, "error": problem, "names": []}

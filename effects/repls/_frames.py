@@ -3,9 +3,13 @@
 Standard library only, and nothing of this project: the sandboxed child process loads this file
 by itself.
 
-A frame is its payload's length in bytes (4 bytes, big endian) and the payload: a JSON object in
-UTF-8 with ``surrogatepass``. So every Python text arrives as it was sent: escaped surrogates
-(``ensure_ascii``) would be joined to one character where two lone ones stand side by side.
+A frame is its payload's length in bytes (4 bytes, big endian), a mark (8 bytes) and the payload: a
+JSON object in UTF-8 with ``surrogatepass``. So every Python text arrives as it was sent: escaped
+surrogates (``ensure_ascii``) would be joined to one character where two lone ones stand side by
+side.
+
+The host puts a new random mark on each frame, and an answer must bear the mark of the frame that
+it answers. So nothing that was written beforehand, or blindly, passes for an answer.
 
 Whose turn it is, is always clear, and both sides keep to it:
 
@@ -22,7 +26,9 @@ A request with ``"spin": true`` says that the one after it may follow quickly, s
 import json
 from typing import Any
 
-HEADER_BYTES = 4
+LENGTH_BYTES = 4
+MARK_BYTES = 8
+HEADER_BYTES = LENGTH_BYTES + MARK_BYTES
 MAX_FRAME_BYTES = 64 << 20
 """Longest payload that the host takes from a child: it must hold a variable that is read."""
 
@@ -30,10 +36,10 @@ _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _load = json.JSONDecoder().raw_decode  # `decode` would look for blanks around it, by `re`
 
 
-def encode(message: dict[str, Any]) -> bytes:
+def encode(message: dict[str, Any], mark: bytes) -> bytes:
     """A whole frame."""
     payload = _dump(message).encode("utf-8", "surrogatepass")
-    return len(payload).to_bytes(HEADER_BYTES, "big") + payload
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + mark + payload
 
 
 def decode(payload: bytes | bytearray) -> Any:

@@ -20,10 +20,10 @@ TICK_S = 0.1
 """Seconds between two reminders that the time is up."""
 RESERVE_BYTES = 32 << 20
 """Address space that only the runtime may use."""
-MAX_FILE_BYTES = 1 << 30
 MAX_OPEN_FILES = 512
 MAX_PROCESSES = 16_384
-"""Of the whole user, which is what the system counts: far above what a desktop has running."""
+"""Processes and threads of the whole user, where the system counts them all: far above what a
+desktop has running."""
 
 
 # The functions below those of `signal`, which spend 6 microseconds each on making enums.
@@ -52,11 +52,9 @@ class Guard:
         self._for_code = self._for_runtime = resource.getrlimit(resource.RLIMIT_AS)
         self._take_signals()
 
-    def limit_memory(self, memory_bytes: int) -> None:
+    def limit_memory(self, used_bytes: int, memory_bytes: int) -> None:
         """Code gets so much address space on top of what the process has now."""
-        with open("/proc/self/statm", "rb") as statm:
-            used = int(statm.read().split()[0]) * resource.getpagesize()
-        top = _at_most_hard(resource.RLIMIT_AS, used + memory_bytes + RESERVE_BYTES)
+        top = _at_most_hard(resource.RLIMIT_AS, used_bytes + memory_bytes + RESERVE_BYTES)
         self._for_code, self._for_runtime = (top - RESERVE_BYTES, top), (top, top)
         _set_memory(self._for_runtime)
 
@@ -130,13 +128,16 @@ def guarded(
     return None
 
 
-def limit_process() -> None:
-    """The limits that hold all the time: core files, file sizes, open files, processes."""
+def limit_process(file_bytes: int, tasks: int | None) -> None:
+    """The limits that hold all the time: core files, file sizes, open files, threads, locked
+    memory, messages. `tasks`: how many threads, where the system counts this session's alone."""
     for kind, value in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
-        (resource.RLIMIT_NPROC, MAX_PROCESSES),
+        (resource.RLIMIT_NPROC, tasks or MAX_PROCESSES),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
     ):
         value = _at_most_hard(kind, value)
         resource.setrlimit(kind, (value, value))

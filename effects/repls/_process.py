@@ -6,29 +6,31 @@
    on the event loop takes the answers, unless they come so soon that the request itself finds
    them (see `_pace`). There is one request at a time, and a frame that nobody waits for ends the
    process.
-3. What comes from the child is never trusted: a frame has a limited length and must be a JSON
-   object, else the process is ended. A request that isn't answered in time ends it too.
+3. What comes from the child is never trusted: a frame has a limited length, bears the mark of the
+   request that it answers, and must be a JSON object, else the process is ended. A request that
+   isn't answered in time ends it too.
 4. A request never raises for what the child does: it returns the frame, or `Lost`.
 5. The number of a process group may be given away once its leader has been reaped, so everything
    is killed first and reaped last.
 """
 
 import asyncio
+import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_bytes
 from time import perf_counter
 from typing import Any, cast
 
 # Imported whole, so that Python caches the bytecode of what the child loads: it may not write.
 from effects.repls import _child, _frames
 from effects.repls._pace import HOST_SPIN_S, Pace
+from effects.sandbox.scratch import Scratch
 
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
@@ -39,6 +41,7 @@ EXIT_TIMEOUT_S = 0.5
 how it ended."""
 _POLL_S = 0.002
 _FOLDER = str(Path(__file__).parent)
+_SANDBOX_FOLDER = str(Path(__file__).parent.parent / "sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,19 @@ class Lost:
 class Child:
     """A running child process. Made in and bound to the running event loop."""
 
-    def __init__(self, context_fd: int) -> None:
-        """Start the process, which inherits `context_fd`. Raises OSError when it can't be had."""
+    def __init__(self, context_fd: int, plan: dict[str, Any]) -> None:
+        """Start the process, which inherits `context_fd`. Raises OSError when it can't be had.
+
+        `plan` is that of `effects.sandbox._layers`, less what is found here.
+        """
         self.lost: Lost | None = None
         """Why it is gone; None as long as it lives."""
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(len(os.sched_getaffinity(0)))
         self._asked = False
         """A request was sent and is not settled."""
+        self._mark = b""
+        """That of the last request."""
         self._answers: list[dict[str, Any] | Lost] = []
         """What came for it: one at most."""
         self._waiter: asyncio.Future[None] | None = None
@@ -73,13 +81,14 @@ class Child:
         self._filled = 0
         self._closed = False
         self._socket, inner = socket.socketpair()
-        self._folder = tempfile.mkdtemp(prefix="rlm-fsm-")
+        self._scratch = Scratch()
         try:
             self._socket.setblocking(False)
-            self._process = _spawned(inner.fileno(), context_fd, self._folder)
+            full = {**plan, "folder": self._scratch.path, "host": os.getpid()}
+            self._process = _spawned(inner.fileno(), context_fd, full)
         except BaseException:
             self._socket.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.delete()
             raise
         finally:
             inner.close()
@@ -97,7 +106,9 @@ class Child:
         self._asked = True
         spins, child_spins = self._pace.asks(perf_counter())
         try:
-            self._send(_frames.encode({**message, "spin": True} if child_spins else message))
+            self._mark = token_bytes(_frames.MARK_BYTES)
+            message = {**message, "spin": True} if child_spins else message
+            self._send(_frames.encode(message, self._mark))
             if spins:
                 self._spin()
             if not self._answers:
@@ -132,7 +143,7 @@ class Child:
                 self._process.wait(REAP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 pass  # stuck in the system; it can do nothing any more
-            _delete(self._folder)
+            self._scratch.delete()
 
     def _spin(self) -> None:
         """Look for the answer for a moment."""
@@ -189,9 +200,11 @@ class Child:
             return
         data = self._head + data if self._head else data
         start = _frames.HEADER_BYTES
-        size = int.from_bytes(data[:start], "big")
+        size = int.from_bytes(data[: _frames.LENGTH_BYTES], "big")
         if len(data) < start:
             self._head = data
+        elif data[_frames.LENGTH_BYTES : start] != self._mark:
+            self._lose(Lost("ReplDied", "the process sent what is no answer, and was ended"))
         elif size > _frames.MAX_FRAME_BYTES or len(data) > start + size:
             self._lose(Lost("ReplDied", "the process sent what is no frame, and was ended"))
         elif len(data) == start + size:
@@ -270,19 +283,20 @@ class Child:
             self._settle(lost)
 
 
-def _spawned(socket_fd: int, context_fd: int, folder: str) -> "subprocess.Popen[bytes]":
+def _spawned(socket_fd: int, context_fd: int, plan: dict[str, Any]) -> "subprocess.Popen[bytes]":
     if not sys.executable:
         raise OSError("this Python doesn't know its own executable (sys.executable is empty)")
     # As isolated as -I, which would also ignore the hash seed: sets of texts must come in the same
     # order when a cell is run again.
     flags = ["-P", "-s", "-S", "-B"]
+    given = [_FOLDER, _SANDBOX_FOLDER, str(socket_fd), str(context_fd), json.dumps(plan)]
     return subprocess.Popen(
-        [sys.executable, *flags, "-c", _child.PROGRAM, _FOLDER, str(socket_fd), str(context_fd)],
+        [sys.executable, *flags, "-c", _child.PROGRAM, *given],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(socket_fd, context_fd),
-        cwd=folder,
+        cwd=plan["folder"],
         env={"PYTHONHASHSEED": "0"},
         start_new_session=True,
     )
@@ -335,12 +349,3 @@ def _session_members(leader: int) -> list[int]:
             if len(fields) > 3 and int(fields[3]) == leader:
                 found.append(int(name))
     return found
-
-
-def _delete(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    if os.path.exists(folder):
-        # Code may have locked folders of its own.
-        for path, _, _ in os.walk(folder):
-            os.chmod(path, 0o700)
-        shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ Calls that only read the context (`peek`, `ctx.find` ...) are answered by the ba
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from rlm_fsm.errors import RLMError, UsageError
 from rlm_fsm.values import CodeResult, HostCall, Outcome, ReadResult
@@ -55,6 +55,11 @@ class ReplUnavailable(RLMError):
     """No session could be had: the backend's process did not start, or isn't installed."""
 
 
+Isolation = Literal["best-effort", "strict"]
+"""What a session does where the system can't close its sandbox. ``best-effort``: it starts, and
+what is missing is recorded. ``strict``: it doesn't start unless files and network are closed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplLimits:
     """What a cell may use."""
@@ -65,6 +70,11 @@ class ReplLimits:
     """Memory beyond the context."""
     output_chars: int = 1_000_000
     """Characters of output kept per cell. What the model is shown is the profile's choice."""
+    scratch_bytes: int = 64 << 20
+    """Bytes of files that a session of the `python` backend may have at a time. Where it has no
+    root of its own this holds for each file, and their number is not limited."""
+    isolation: Isolation = "best-effort"
+    """See `Isolation`; ``rlm-fsm doctor`` says what this machine offers."""
 
     def __post_init__(self) -> None:
         if not self.cell_timeout_s > 0:
@@ -77,6 +87,14 @@ class ReplLimits:
             )
         if self.output_chars < 1:
             raise UsageError(f"ReplLimits(output_chars={self.output_chars!r}): give 1 or more")
+        if self.scratch_bytes < 1 << 16:
+            raise UsageError(
+                f"ReplLimits(scratch_bytes={self.scratch_bytes!r}): give at least 64 KiB (1 << 16)"
+            )
+        if self.isolation not in get_args(Isolation):
+            raise UsageError(
+                f"ReplLimits(isolation={self.isolation!r}): choose 'best-effort' or 'strict'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +106,9 @@ class ReplSettings:
     """Whether `ask_chunks` and `llm_query_batch` are parallel unless told otherwise."""
     max_value_chars: int = 16 << 20
     """Longest variable that `read` and `watch` hand over."""
+    seed: str = ""
+    """Where chance and the calendar of the session begin, see `effects.repls._fixed`; empty: they
+    are the system's."""
+    without_layers: tuple[str, ...] = ()
+    """Layers of the sandbox to leave out, by the names of `effects.sandbox.report`: for tests, and
+    for a machine on which one of them does harm."""

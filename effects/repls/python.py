@@ -3,8 +3,8 @@
 The session lives in a child process (`_child`), which this side talks to in frames (`_frames`)
 over a socket (`_process`).
 
-1. The process is started by `open`, or by the first `start`. The context's text reaches it as a
-   file in memory, not through the socket.
+1. The process is started by `open`, or by the first `start`, and puts itself into a sandbox
+   (`effects.sandbox`). The context's text reaches it as a file in memory, not through the socket.
 2. A host call in the code is a frame: the cell is paused until `resume` answers it.
 3. The time limit is kept twice: in the child by a timer signal, which leaves the session whole,
    and here, `GRACE_S` later, by killing the process.
@@ -18,8 +18,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol, cast
 
+from effects.repls._isolation import checked
 from effects.repls._process import Child, Lost
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
+from effects.sandbox.report import Report
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import CodeError, CodeResult, HostCall, Outcome, ReadResult
 
@@ -54,6 +56,8 @@ class PythonRepl:
     def __init__(self, context: ContextSource, settings: ReplSettings | None = None) -> None:
         self._context = context
         self._settings = settings or ReplSettings()
+        self.report: Report | None = None
+        """The sandbox of its process, once there was one."""
         self._child: Child | None = None
         self._opening: asyncio.Task[None] | None = None
         self._calls: tuple[HostCall, ...] | None = None
@@ -148,7 +152,7 @@ class PythonRepl:
         limits = self._settings.limits
         try:
             with await _file_of(self._context.text) as file:
-                child = Child(file.fileno())
+                child = Child(file.fileno(), self._plan())
         except OSError as error:
             raise ReplUnavailable(
                 f"the Python process for model-written code could not be started: {error}"
@@ -160,6 +164,8 @@ class PythonRepl:
             "names": self._context.names,
             "cell_timeout_s": limits.cell_timeout_s,
             "memory_bytes": limits.memory_bytes,
+            "scratch_bytes": limits.scratch_bytes,
+            "seed": self._settings.seed,
             "session": {
                 "output_chars": limits.output_chars,
                 "max_value_chars": self._settings.max_value_chars,
@@ -175,7 +181,20 @@ class PythonRepl:
             why = frame.message if isinstance(frame, Lost) else str(frame.get("message"))
             await child.close(_CLOSED)
             raise ReplUnavailable(f"the Python process for model-written code did not start: {why}")
+        try:
+            self.report = checked(frame.get("layers"), self._settings)
+        except ReplUnavailable:
+            await child.close(_CLOSED)
+            raise
         self._child = child
+
+    def _plan(self) -> dict[str, Any]:
+        """What its process is told of the sandbox at once."""
+        settings = self._settings
+        return {
+            "without": settings.without_layers,
+            "scratch_bytes": settings.limits.scratch_bytes,
+        }
 
     async def _go(self, message: dict[str, Any]) -> Paused | CodeResult:
         """Let the cell run until it pauses, ends, or is lost."""
@@ -239,7 +258,6 @@ def _lost_result(lost: Lost, limit_s: float) -> CodeResult:
             f"the cell did not stop at its limit of {limit_s:g} s of computing, so its process "
             "was ended"
         )
-    message += ". All variables are gone; the next cell starts an empty session"
     error = CodeError(kind=lost.kind, message=message, traceback=f"{lost.kind}: {message}")
     return CodeResult(error=error, repl_lost=True)
 
