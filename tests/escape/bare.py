@@ -20,15 +20,17 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from effects.repls import _frames
 from escape.hosting import CONTEXT, PROBE, PROBED, HostState, serve
 
 PATIENCE_S = 0.2
-"""Beyond the limit, and for the worker to leave when it is done."""
+"""Beyond the limit."""
+LEAVING_S = 1.0
+"""For a worker to leave in which something waits for the interpreter's end."""
 HOST_S = 4.0
 """For the host, beyond the limit: it was stopped if it takes longer."""
 
 CPU_S = 20
+HEADER_BYTES = 12
 MEMORY_BYTES = 64 << 30
 
 
@@ -84,7 +86,7 @@ def _host(state: HostState, request: dict[str, Any], writing: int) -> NoReturn:
         "works": probe.get("out") == PROBED,
         "meddled": state.meddled(),
     }
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + (LEAVING_S if request["traps_are_laid"] else 0.0)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -103,9 +105,9 @@ class Channel:
         """What the worker says of a cell; nothing if it says nothing, or nonsense."""
         deadline = time.monotonic() + patience_s
         try:
-            _send_all(self._socket.fileno(), _frames.encode({"code": code}))
-            size = int.from_bytes(self._take(4, deadline), "big")
-            said = _frames.decode(self._take(size, deadline))
+            _send_all(self._socket.fileno(), _frame({"code": code}))
+            size = int.from_bytes(self._take(HEADER_BYTES, deadline)[:4], "big")
+            said = json.loads(self._take(size, deadline))
         except (OSError, ValueError, RecursionError):
             return {}
         return said if isinstance(said, dict) else {}
@@ -137,21 +139,26 @@ def _worker(state: HostState, theirs: socket.socket, told: str, traps_are_laid: 
     names = {"P": CONTEXT.text, "ctx": CONTEXT.view, "llm_query": llm_query}
     exec(told, names)
     fd = theirs.fileno()
-    while head := os.read(fd, 4):
-        size, payload = int.from_bytes(head, "big"), b""
+    while head := os.read(fd, HEADER_BYTES):
+        size, payload = int.from_bytes(head[:4], "big"), b""
         while len(payload) < size:
             payload += os.read(fd, size - len(payload))
         out, error = io.StringIO(), ""
         try:
             with contextlib.redirect_stdout(out):
                 exec(compile(json.loads(payload)["code"], "<cell>", "exec"), names)
-        except BaseException:
-            error = traceback.format_exc()
-        said = json.dumps({"out": out.getvalue(), "error": error}).encode()
-        _send_all(fd, len(said).to_bytes(4, "big") + said)
+        except BaseException as raised:
+            error = f"{traceback.format_exc()}\n{raised}"
+        _send_all(fd, _frame({"out": out.getvalue(), "error": error}))
     if not traps_are_laid:
         os._exit(0)  # what an interpreter does when it ends takes longer than all the rest
     raise SystemExit
+
+
+def _frame(message: dict[str, Any]) -> bytes:
+    """A frame as real sessions have them: length, mark, JSON. Nobody looks at the mark here."""
+    payload = json.dumps(message).encode()
+    return len(payload).to_bytes(4, "big") + bytes(HEADER_BYTES - 4) + payload
 
 
 def _send_all(fd: int, data: bytes) -> None:

@@ -57,7 +57,7 @@ class Canaries:
         self._seen = self._state_outside()
 
     def close(self) -> None:
-        """Put everything away."""
+        """Put everything away, but the folder."""
         self._victim.kill()
         self._victim.wait()
         self._servers.close()
@@ -136,7 +136,7 @@ class Canaries:
 
     def _new_victim(self) -> "subprocess.Popen[bytes]":
         victim = subprocess.Popen(
-            [sys.executable, "-S", "-c", _VICTIM, "victim"], start_new_session=True
+            [sys.executable, "-S", "-c", _VICTIM, f"victim-{self.token}"], start_new_session=True
         )
         self.expect(victim.pid)
         while state_of(victim.pid) != "S":  # it sleeps once it has started

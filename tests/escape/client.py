@@ -13,7 +13,7 @@ from escape.canaries import Canaries, state_of
 from escape.corpus import Payload
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 3.0
+LIMIT_S = 5.0
 SHORT_LIMIT_S = 0.25
 """For cells that are meant to reach the limit."""
 SLACK_S = 3.0
@@ -24,10 +24,14 @@ FLOOD_CHARS = 200_000
 
 
 class Host:
-    """A host process: ``host`` with real sessions, or ``bare``."""
+    """A host process: ``bare``, or ``host`` with real sessions.
 
-    def __init__(self, program: str, canaries: Canaries) -> None:
+    `poor`: without the rights that a sandbox's namespaces take.
+    """
+
+    def __init__(self, program: str, canaries: Canaries, *, poor: bool = False) -> None:
         self._program = str(Path(__file__).parent / f"{program}.py")
+        self._poor = poor
         self._canaries = canaries
         self._process = self._started()
         self.last: dict[str, Any] = {}
@@ -35,7 +39,8 @@ class Host:
 
     def try_out(self, payload: Payload, backend: str = "") -> dict[str, str]:
         """The canaries that a payload tripped, and what was found."""
-        limit_s = SHORT_LIMIT_S if payload.trips == "overtime" else LIMIT_S
+        usual_s = SHORT_LIMIT_S if payload.trips == "overtime" else LIMIT_S
+        limit_s = float(payload.limit_s or usual_s)
         request = {
             "backend": backend,
             "limit_s": limit_s,
@@ -68,6 +73,7 @@ class Host:
             "key": names["key"],
             "memory": names["memory"],
             "file": str(self._canaries.descriptor_file),
+            "poor": self._poor,
         }
         process = subprocess.Popen(
             [sys.executable, self._program, json.dumps(settings), names["command line"]],
@@ -76,7 +82,7 @@ class Host:
             cwd=self._canaries.scratch,
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
-                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "PYTHONPATH": os.environ["PYTHONPATH"],
                 "TMPDIR": str(self._canaries.tmp),
                 "ESCAPE_SECRET": names["environment"],
             },

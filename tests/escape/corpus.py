@@ -6,6 +6,7 @@ Lines ``#: key: value`` before the code say:
 - `trips`: the canary that proves success, one of `CANARIES`;
 - `needs`: what the machine must offer for it to succeed even without a sandbox;
 - `uses`: helpers of `helpers.txt` that are put before the code;
+- `limit_s`: the limit of its cell, in seconds;
 - `layer`: what is meant to stop it in the `python` backend; for the whole file when it stands
   before the first payload.
 
@@ -45,6 +46,7 @@ class Payload:
     trips: str
     layer: str
     needs: str | None = None
+    limit_s: str = ""
 
     def __str__(self) -> str:
         return f"{self.technique}: {self.name}"

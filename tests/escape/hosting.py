@@ -10,8 +10,10 @@ import json
 import os
 import resource
 import signal
+import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from effects.adapters.openai_compat import OpenAICompatAdapter
@@ -22,7 +24,9 @@ PROBE = "print(6 * 7, llm_query('ping'), P[:5])"
 PROBED = "42 PING aaaaa\n"
 CONTEXT = Context.from_text("a" * 60 + "b")
 KEY_START = "sk-escape-"
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP = 1, 24
+_CLONE_NEWUSER = 0x10000000
+_CAPABILITY_VERSION = 0x20080522
 
 
 class HostState:
@@ -31,6 +35,8 @@ class HostState:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.adapter = OpenAICompatAdapter("model", "http://127.0.0.1:1/v1", settings["key"])
         self.memory = ctypes.create_string_buffer(settings["memory"].encode())
+        if settings["poor"]:
+            give_up_namespaces()
         self.file = os.open(settings["file"], os.O_RDONLY)
         os.set_inheritable(self.file, True)
         self._before = self._state()
@@ -58,6 +64,26 @@ class HostState:
             resource.getrlimit(resource.RLIMIT_NOFILE),
             self.memory.raw,
         ]
+
+
+def give_up_namespaces() -> None:
+    """Become a process that has no rights and can't make namespaces, as in many a container."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        Path(f"/proc/self/{name}").write_text(text)
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    for capability in range(64):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    head, none = struct.pack("Ii", _CAPABILITY_VERSION, 0), bytes(24)
+    if libc.capset(head, none) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def die_with_parent() -> None:
