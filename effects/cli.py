@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from effects.commands import demo as demo_command
+from effects.commands import doctor as doctor_command
 from effects.commands import events as events_command
 from effects.commands import going_on as going_on_command
 from effects.commands import replay as replay_command
@@ -142,6 +143,13 @@ COMMANDS: dict[str, _Command] = {
         groups=demo_command.GROUPS,
         add_arguments=demo_command.add_arguments,
         perform=demo_command.demo,
+    ),
+    "doctor": _Command(
+        help="say what this machine offers: versions, the sandbox's layers, what is configured",
+        groups=doctor_command.GROUPS,
+        add_arguments=doctor_command.add_arguments,
+        perform=doctor_command.doctor,
+        more="exit codes: 0; with --strict 1 when a layer of the sandbox is missing.",
     ),
 }
 

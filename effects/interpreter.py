@@ -10,7 +10,7 @@ It knows how to perform effects and nothing else: what is done next is the reduc
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
 4. Resources follow the state: a frame has a REPL from its first cell until the frame is gone.
    Opening one is free and repeatable, so it is no effect; neither is bringing one back after a
-   resume, by running the recorded cells again (`sessions`).
+   resume, or after it died with a cell, by running the recorded cells again (`sessions`).
 5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
    stopped, and the cancellation goes on to the caller.
 """
@@ -30,9 +30,9 @@ from effects.calling import call_model
 from effects.context import Context
 from effects.log.base import EventLog
 from effects.repls.base import Paused, Repl, ReplUnavailable
-from effects.sessions import OnChangedOutput, bring_back
+from effects.sessions import OnChangedOutput, bring_back, rebuild
 from rlm_fsm import history
-from rlm_fsm.cells import Recorder
+from rlm_fsm.cells import Recorder, before
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import (
     Cancelled,
@@ -41,6 +41,7 @@ from rlm_fsm.event import (
     Event,
     ModelFailed,
     ReplFailed,
+    RunStarted,
     VariableRead,
 )
 from rlm_fsm.fold import advance, pending
@@ -97,6 +98,8 @@ class Interpreter:
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
 
+    seed: str = ""
+    """That of the run's first event, once it was restored."""
     state: RunState = INITIAL
     _began: float = 0.0
     _inbox: deque[Event] = field(default_factory=deque[Event])
@@ -116,6 +119,8 @@ class Interpreter:
     def restore(self, logged: Iterable[Event]) -> None:
         """Fold what the log holds of the run, before `drive`."""
         for event in logged:
+            if isinstance(event, RunStarted):
+                self.seed = event.seed
             self.state, effects = step(self.state, event)
             self._recorder.take(self.state, event, effects)
             self._remember_texts(event)
@@ -266,7 +271,7 @@ class Interpreter:
             result = await go(await self._repl(effect.frame))
         except ReplUnavailable as error:
             return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
-        elapsed_s, clock_s = self.clock() - began, self._clock_s()
+        elapsed_s = self.clock() - began
         if isinstance(result, Paused):
             return CodePaused(
                 frame=effect.frame,
@@ -274,8 +279,9 @@ class Interpreter:
                 calls=result.calls,
                 parallel=result.parallel,
                 elapsed_s=elapsed_s,
-                clock_s=clock_s,
+                clock_s=self._clock_s(),
             )
+        rebuilt = result.repl_lost and await self._rebuild(effect.frame)
         return CodeExecuted(
             frame=effect.frame,
             call_id=effect.call_id,
@@ -284,8 +290,9 @@ class Interpreter:
             error=result.error,
             watched=result.watched,
             repl_lost=result.repl_lost,
+            rebuilt=rebuilt,
             elapsed_s=elapsed_s,
-            clock_s=clock_s,
+            clock_s=self._clock_s(),
         )
 
     async def _read(self, effect: ReadVariable) -> Event:
@@ -316,15 +323,28 @@ class Interpreter:
             await warm
         repl = self._repls.get(frame_id)
         if repl is None:
-            context = self.context
-            frame = self.state.frames[frame_id]
-            if frame_id != ROOT and frame.context is not None:
-                context = Context.from_text(self._texts[frame.context.digest])
-            repl = self._repls[frame_id] = self.open_repl(context)
+            repl = self._repls[frame_id] = self._new_repl(frame_id)
         recorded = self._recorder.cells.pop(frame_id, None)
         if recorded:
             await bring_back(repl, recorded, run_id=self.run_id, on_changed=self.on_changed_output)
         return repl
+
+    def _new_repl(self, frame_id: FrameId) -> Repl:
+        context, frame = self.context, self.state.frames[frame_id]
+        if frame_id != ROOT and frame.context is not None:
+            context = Context.from_text(self._texts[frame.context.digest])
+        return self.open_repl(context)
+
+    async def _rebuild(self, frame_id: FrameId) -> bool:
+        """Bring back a session that died with a cell, as it was before it; whether that worked."""
+        if frame_id not in self.state.frames:
+            return False
+        logged = (item.event for item in self.log.load(self.run_id))
+        if await rebuild(self._repls[frame_id], before(logged, frame_id), run_id=self.run_id):
+            return True
+        await self._close_repl(self._repls[frame_id])
+        self._repls[frame_id] = self._new_repl(frame_id)
+        return False
 
     async def _close_repl(self, repl: Repl) -> None:
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
-from effects import kept
+from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
 from effects.context import Context
 from effects.interpreter import Interpreter, Listener
@@ -58,6 +58,10 @@ class Parts:
     logger: logging.Logger
     store_context_chars: int = kept.STORE_CONTEXT_CHARS
 
+    def backend(self, options: Options) -> str | ReplFactory:
+        """The backend of a run with these options."""
+        return self.repl_backend or options.repl_backend
+
     def environment(self) -> dict[str, str]:
         """What runs the run, for people who read the log. Nothing secret."""
         backend = self.repl_backend if isinstance(self.repl_backend, str) else "custom"
@@ -73,6 +77,7 @@ class Parts:
 async def begin(parts: Parts, query: str, context: Context, options: Options) -> RunResult:
     """A new run, from the question to the answer."""
     run_id = new_run_id()
+    sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
     with ExitStack() as stack:
         log = open_log(parts.log, stack)
         stack.enter_context(log.lead(run_id))
@@ -80,12 +85,13 @@ async def begin(parts: Parts, query: str, context: Context, options: Options) ->
         manifest = "" if in_memory else kept.keep(log, context, parts.store_context_chars)
         interpreter = _interpreter(parts, log, run_id)
         interpreter.context = context
-        interpreter.open_repl = _sessions(parts, options)
+        interpreter.open_repl = _sessions(parts, options, run_id)
         first = RunStarted(
             query=query,
             context=replace(context.info(), manifest=manifest),
             options=options,
-            environment=parts.environment(),
+            environment={**parts.environment(), **sandbox},
+            seed=run_id,
         )
         return await _drive(parts, interpreter, first)
 
@@ -117,8 +123,11 @@ async def go_on(
         _check_limit(state, policy)
         _settle(interpreter, parts, context)
         options = None if policy is None else replace(state.options, policy=policy)
+        sandbox = await sandboxes.checked(parts.backend(state.options), parts.repl_limits)
         resumed = RunResumed(
-            options=options, on_uncertain=on_uncertain, environment=parts.environment()
+            options=options,
+            on_uncertain=on_uncertain,
+            environment={**parts.environment(), **sandbox},
         )
         return await _drive(parts, interpreter, resumed)
 
@@ -154,7 +163,10 @@ async def branch(
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
-        own = advance(before, _own_start(parts, before, tail, changes)).events
+        backend = parts.backend(replace(before.options, **changes))
+        sandbox = await sandboxes.checked(backend, parts.repl_limits)
+        environment = {**parts.environment(), **sandbox}
+        own = advance(before, _own_start(environment, before, tail, changes)).events
         interpreter.restore(own)
         _settle(interpreter, parts, context)
         log.fork(fork, parent, boundary)
@@ -165,13 +177,20 @@ async def branch(
 
 
 def _own_start(
-    parts: Parts, before: RunState, tail: list[Event], changes: Mapping[str, Any]
+    environment: Mapping[str, str],
+    before: RunState,
+    tail: list[Event],
+    changes: Mapping[str, Any],
 ) -> list[Event]:
     """What a fork appends first: that it goes on, under which options, and its own outcome."""
     if before.seq == 0:
-        return [replace(e, options=replace(e.options, **changes)) for e in tail if _starts(e)]
+        return [
+            replace(e, options=replace(e.options, **changes), environment=environment)
+            for e in tail
+            if _starts(e)
+        ]
     options = replace(before.options, **changes) if changes else None
-    resumed = RunResumed(options=options, is_fork=True, environment=parts.environment())
+    resumed = RunResumed(options=options, is_fork=True, environment=environment)
     return [resumed, *tail]
 
 
@@ -208,10 +227,10 @@ def new_run_id() -> RunId:
 
 
 def repl_factory(
-    backend: str | ReplFactory, limits: ReplLimits, *, parallel_subcalls: bool
+    backend: str | ReplFactory, limits: ReplLimits, *, parallel_subcalls: bool, seed: str = ""
 ) -> ReplFactory:
-    """What opens the sessions of a run."""
-    settings = ReplSettings(limits=limits, parallel_subcalls=parallel_subcalls)
+    """What opens the sessions of a run. `seed` is that of its first event."""
+    settings = ReplSettings(limits=limits, parallel_subcalls=parallel_subcalls, seed=seed)
     match backend:
         case "python":
             from effects.repls.python import PythonRepl
@@ -241,10 +260,10 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
     )
 
 
-def _sessions(parts: Parts, options: Options) -> ReplFactory:
-    backend = parts.repl_backend or options.repl_backend
+def _sessions(parts: Parts, options: Options, seed: str) -> ReplFactory:
     parallel = options.parallel_subcalls
-    return repl_factory(backend, parts.repl_limits, parallel_subcalls=parallel)
+    limits = parts.repl_limits
+    return repl_factory(parts.backend(options), limits, parallel_subcalls=parallel, seed=seed)
 
 
 def _settle(interpreter: Interpreter, parts: Parts, context: Context | None) -> None:
@@ -255,7 +274,7 @@ def _settle(interpreter: Interpreter, parts: Parts, context: Context | None) -> 
         interpreter.context = kept.reopen(interpreter.log, state.context)
     else:
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
-    interpreter.open_repl = _sessions(parts, state.options)
+    interpreter.open_repl = _sessions(parts, state.options, interpreter.seed)
 
 
 def _check_begun(log: EventLog, run_id: RunId) -> None:

@@ -18,7 +18,7 @@ from effects.result import RunResult, result_of
 from effects.sessions import bring_back
 from rlm_fsm.cells import Recorder
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged, UsageError
-from rlm_fsm.event import CodePaused, Event
+from rlm_fsm.event import CodePaused, Event, RunStarted
 from rlm_fsm.ids import ROOT, RunId
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
@@ -98,8 +98,12 @@ async def _run_again(
     else:
         root = kept.checked(context, state.context, "other texts were passed")
     options = state.options
+    seed = next((event.seed for event in events if isinstance(event, RunStarted)), "")
     sessions = repl_factory(
-        options.repl_backend, repl_limits, parallel_subcalls=options.parallel_subcalls
+        options.repl_backend,
+        repl_limits,
+        parallel_subcalls=options.parallel_subcalls,
+        seed=seed,
     )
     prompts = _prompts(events)
     for frame, cells in recorder.cells.items():

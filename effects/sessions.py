@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
-from effects.repls.base import Paused, Repl
+from effects.repls.base import Paused, Repl, ReplUnavailable
 from rlm_fsm.cells import RecordedCell
 from rlm_fsm.errors import ReplayDiverged
 from rlm_fsm.event import CodeExecuted
@@ -52,6 +52,20 @@ async def bring_back(
             _compare(cell.end, cell.end_seq, result, run_id, on_changed)
 
 
+async def rebuild(repl: Repl, cells: Sequence[RecordedCell], *, run_id: RunId) -> bool:
+    """Bring back a session that died, as it was after these cells; whether that worked.
+
+    Another output is accepted: the run goes on, and nobody waits to be asked. When it didn't work,
+    the session is of no use.
+    """
+    try:
+        await bring_back(repl, cells, run_id=run_id, on_changed="accept")
+    except (ReplayDiverged, ReplUnavailable) as error:
+        _logger.warning("a session that died could not be brought back: %s", error)
+        return False
+    return True
+
+
 def _compare(
     recorded: CodeExecuted,
     seq: int,
@@ -70,7 +84,7 @@ def _compare(
         hint="The cell prints something else when it is run again: a clock, chance, or the "
         'outside world. Pass on_changed_output="accept" to go on with what it gives now.',
     )
-    if on_changed == "raise" or isinstance(result, Paused):
+    if on_changed == "raise" or isinstance(result, Paused) or result.repl_lost:
         raise diverged
     _logger.warning("%s", diverged)
 

@@ -4,15 +4,17 @@ A session's variables are in no log. They come back by running the recorded cell
 recorded outcomes, and what a cell asks and prints the second time is compared with the first.
 
 `Recorder` collects, during a fold, the cells of every frame that is open, from the last point at
-which the frame's session was empty.
+which the frame's session was empty. A cell with which its session died is not among them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rlm_fsm.effect import Effect, ResumeCode, RunCode
 from rlm_fsm.event import CodeExecuted, CodePaused, Event
 from rlm_fsm.ids import FrameId
-from rlm_fsm.state import RunState
+from rlm_fsm.reducer import step
+from rlm_fsm.state import INITIAL, RunState
 from rlm_fsm.values import ContextInfo, HostCall, Outcome
 
 
@@ -79,8 +81,20 @@ class Recorder:
             self.contexts[effect.frame] = context
 
     def _end(self, event: CodeExecuted, seq: int) -> None:
+        if event.rebuilt:
+            self.cells[event.frame].pop()  # what came after began with what was before it
+            return
         if event.repl_lost:
             self.cells[event.frame] = []  # what came after began with an empty session
             return
         cell = self.cells[event.frame][-1]
         cell.end, cell.end_seq = event, seq
+
+
+def before(events: Iterable[Event], frame: FrameId) -> list[RecordedCell]:
+    """The cells of a frame before the one that runs, from the events of its run so far."""
+    state, recorder = INITIAL, Recorder()
+    for event in events:
+        state, effects = step(state, event)
+        recorder.take(state, event, effects)
+    return [cell for cell in recorder.cells.get(frame, ()) if cell.end is not None]

@@ -41,6 +41,9 @@ class RunStarted:
     """Everything that decides the run, so that a resumed run needs nothing else."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """What ran it, for people: versions, models, REPL backend and its active isolation."""
+    seed: str = ""
+    """Where chance and the calendar of its sessions begin, so that cells that are run again do the
+    same: the id that it was begun under. Empty in old logs, whose sessions had the system's."""
     frame: FrameId = ROOT
 
 
@@ -131,7 +134,10 @@ class CodeExecuted:
     watched: Mapping[str, str] = field(default_factory=dict[str, str])
     """Watched variables that exist and are not empty, as text."""
     repl_lost: bool = False
-    """True when the REPL died with the cell: its variables are gone."""
+    """True when the REPL died with the cell, and a new one was begun."""
+    rebuilt: bool = False
+    """True when the new REPL was given the variables that the lost one had before the cell, by
+    running the cells before it again. When False, they are gone."""
     elapsed_s: float = 0.0
     """Seconds of computing since the cell was started or resumed."""
     clock_s: float = 0.0

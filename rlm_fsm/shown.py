@@ -19,7 +19,9 @@ def render(event: CodeExecuted, profile: Profile) -> str:
         parts.append(_head(stdout, total, profile.output_chars))
     if event.error is not None:
         parts.append(_tail(str(event.error), profile.error_chars))
-    if event.repl_lost:
+    if event.rebuilt:
+        parts.append("(the session was restarted: your variables are as before this code)")
+    elif event.repl_lost:
         parts.append("(the session was restarted: your variables are gone)")
     return "\n".join(parts) or NOTHING
 

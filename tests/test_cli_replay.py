@@ -63,7 +63,7 @@ def test_a_replay_stops_at_an_event_and_shows_the_state(
 def test_a_cell_that_does_something_else_diverges(
     log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = ["import os\nprint(os.getpid())", "FINAL: x"]
+    script = ["import os\nprint(os.urandom(8))", "FINAL: x"]
     run_id = run("What?", "text", adapter=FakeAdapter(script), log=log).run_id
     assert main(["replay", "last"]) == 0
     capsys.readouterr()

@@ -282,7 +282,7 @@ def test_files_that_changed_are_refused_until_the_right_ones_are_given(
 def test_a_cell_that_prints_something_else_says_how_to_go_on(
     log: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells = ["```python\nimport os\nprint(os.getpid())\n```", CODE, ANSWER]
+    cells = ["```python\nimport os\nprint(os.urandom(8))\n```", CODE, ANSWER]
     with scripted([cells[0], Respond(status=400, body={"error": {"message": "no"}})]) as server:
         assert ask(server, "What?", str(folder)) == 1
     with scripted(cells) as server:

@@ -113,7 +113,7 @@ class TestDeath(PythonDriving):
                 "no answer",
             ),
             (MARK + "os.write(socket_fd, b'\\0\\0\\0\\2' + mark + b'[]')", "no frame"),
-            (MARK + "os.write(socket_fd, b'\\0\\0\\0\\2' + mark + b'{}')", "no answer"),
+            (MARK + "os.write(socket_fd, b'\\0\\0\\0\\2' + mark + b'{}')", "was ended"),
             (DESCRIPTOR + "os.write(socket_fd, bytes(12))", "no answer"),
             (
                 DESCRIPTOR + "os.write(socket_fd, b'\\0\\1\\0\\0' + b'[' * 65536)",

@@ -181,7 +181,7 @@ class TestSpinning(PythonDriving):
         )
         lost = self.cells("1", "2", code)[-1]
         assert lost.error is not None
-        assert "no frame" in lost.error.message
+        assert "no answer" in lost.error.message
         assert eager
 
     @pytest.mark.usefixtures("eager")

@@ -292,7 +292,7 @@ def test_files_are_opened_again_and_checked(path: Path, tmp_path: Path):
 
 
 def test_a_cell_that_prints_something_else_is_noticed(path: Path):
-    adapter = FakeAdapter(script=["import os\nprint(os.getpid())", "x = 1"])
+    adapter = FakeAdapter(script=["import os\nprint(os.urandom(8))", "x = 1"])
     log = SqliteLog(path)
     with pytest.raises(Power):
         run("q", TEXT, adapter=adapter, log=Failing(log, 4, after=True))

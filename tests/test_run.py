@@ -24,6 +24,7 @@ from rlm_fsm import (
     UsageError,
     arun,
     fold,
+    replay,
     run,
     runs,
 )
@@ -186,6 +187,44 @@ def test_a_cell_that_never_ends_is_stopped_and_the_run_goes_on(backend: str, log
     result = run("q", TEXT, adapter=adapter, repl_limits=limits, repl_backend=backend, log=log)
     assert result.output == "stopped"
     assert "CellTimeout" in adapter.call_log[1][-1]["content"]
+
+
+@BACKENDS
+def test_a_cell_that_kills_its_session_leaves_the_variables_of_the_cells_before(
+    backend: str, log: Path
+):
+    # monty loses its session to any time limit, CPython to code that can't be interrupted
+    endless = "sum(range(10 ** 12))" if backend == "python" else "while True:\n    pass"
+    cells = [
+        "kept = llm_query('first')\nprint(kept)",
+        f"kept = 'changed'\nlost = llm_query('second')\n{endless}",
+        "kept += '!'\nprint(kept, 'lost' in SHOW_VARS())",
+        "FINAL_VAR: kept",
+    ]
+    adapter = FakeAdapter(script=cells)
+    adapter.add_rule("You are a sub-LLM", "an answer")
+    limits = ReplLimits(cell_timeout_s=0.2)
+    result = run("q", TEXT, adapter=adapter, repl_limits=limits, repl_backend=backend, log=log)
+    assert result.output == "an answer!"
+    told = [messages[-1]["content"] for messages in adapter.call_log]
+    [lost] = [text for text in told if "CellTimeout" in text]
+    assert "0.2 s" in lost
+    assert "as before this code" in lost
+    assert any("an answer! False" in text for text in told)
+    assert len([text for text in told if text in ("first", "second")]) == 2  # none asked again
+    [event] = [e for e in events_of(log, result.run_id) if getattr(e, "rebuilt", False)]
+    assert event.repl_lost
+    assert replay(result.run_id, log=log, run_code=True).output == "an answer!"
+
+
+def test_a_session_that_can_not_be_rebuilt_is_said_to_be_empty(log: Path):
+    asks_anew = "import os\nx = llm_query(str(os.urandom(8)))"
+    adapter = FakeAdapter(script=[asks_anew, "os._exit(1)", "print('x' in dir())", "FINAL: ok"])
+    adapter.add_rule("You are a sub-LLM", "an answer")
+    assert run("q", TEXT, adapter=adapter, log=log).output == "ok"
+    told = [messages[-1]["content"] for messages in adapter.call_log]
+    assert any("your variables are gone" in text for text in told)
+    assert any("False" in text for text in told)
 
 
 # -- limits and failures --------------------------------------------------------------------------

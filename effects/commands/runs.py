@@ -79,6 +79,7 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
             "usage": asdict(usage_of(state)),
             "cost_usd": state.spent.cost_usd,
             "log": log,
+            "environment": record.environment,
             "parent": record.info.parent if record.info else None,
             "parent_seq": record.info.parent_seq if record.info else None,
             "in_flight": sorted(state.calls),
@@ -99,6 +100,7 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
             origin=record.origin,
             marks=marks(record.events),
             advice=_advice(record, log, read_settings(environment).log),
+            sandbox=_sandbox(record.environment, full=bool(arguments.full)),
         )
     if record.damage is not None:
         terminal.tell(record.damage)
@@ -116,3 +118,13 @@ def _advice(record: Record, log: str, default_log: str) -> str:
     if record.state.status == "running":
         return f"it is being worked on, or was killed; then it goes on with: {command}"
     return f"it goes on with: {command}"
+
+
+def _sandbox(environment: Mapping[str, str], *, full: bool) -> str:
+    """The sandbox as a run recorded it: what it closed, and with `full` each of its layers."""
+    parts = [environment.get("sandbox", "")]
+    if full:
+        parts += [environment.get("sandbox.active", "")]
+        if missing := environment.get("sandbox.missing"):
+            parts.append(f"missing: {missing}")
+    return "; ".join(part for part in parts if part)

@@ -26,10 +26,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _frames, _limits, _session, _text
+    from effects.repls import _fixed, _frames, _limits, _session, _text
     from effects.repls._pace import CHILD_SPIN_S
     from effects.sandbox import _kernel, _layers
 else:
+    import _fixed
     import _frames
     import _kernel
     import _layers
@@ -169,6 +170,8 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
         init = wire.read()
         guard = _limits.Guard(init["cell_timeout_s"])
         session = start(wire, context_fd, guard, init)
+        if init["seed"]:
+            _fixed.install(init["seed"])
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:

@@ -41,9 +41,8 @@ def {READ}(value, most):
     text = f"{{value!s}}"
     return (text if len(text) <= most else None, len(text), value is None)
 {ERRORS}"""
-_GONE = "The variables are gone; the next cell begins a new session."
-_TIMEOUT = f"the cell computed for more than {{:g}} seconds and was stopped. {_GONE}"
-_MEMORY = f"the cell needed more than {{:,.0f}} MiB of memory. {_GONE}"
+_TIMEOUT = "the cell computed for more than {:g} seconds and was stopped"
+_MEMORY = "the cell needed more than {:,.0f} MiB of memory"
 _TOO_LONG = "{} has {} characters, more than the {} that can be handed over: make it shorter"
 
 
@@ -71,7 +70,7 @@ class Session:
         self._output = Output(0)
         self._types: Mapping[str, str] = {}
         """The variables and their types when the cell began, where it asks for them."""
-        self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text))
+        self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text), seed=settings.seed)
         try:
             self._feed(_PRELUDE, {"ctx": CtxPolicy(view)})
         except (MontyError, RuntimeError) as error:
@@ -198,7 +197,7 @@ class Session:
             isinstance(failure, MontyCrashedError) and failure.timed_out
         ):
             return self._lost("CellTimeout", _TIMEOUT.format(limits.cell_timeout_s))
-        return self._lost("ReplDied", f"the sandbox's process ended: {failure}. {_GONE}")
+        return self._lost("ReplDied", f"the sandbox's process ended: {failure}")
 
     def _lost(self, kind: str, message: str) -> CodeError:
         self.is_lost = True

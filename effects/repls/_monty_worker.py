@@ -4,7 +4,7 @@ import os
 import signal
 import sysconfig
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_monty import (
@@ -17,6 +17,7 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
+from effects.repls._fixed import number_of, start_of
 from effects.repls._monty_values import Output, encodable, utf8_bytes
 from effects.repls.base import ReplLimits, ReplUnavailable
 
@@ -25,10 +26,8 @@ from effects.repls.base import ReplLimits, ReplUnavailable
 # (AttributeError: 'userbase'), later ones are.
 sysconfig.get_config_vars()
 
-CLOCK = datetime(2026, 1, 1)
-"""The sandbox's clock stands still, so that a cell that is run again does the same."""
 SEED = 0
-"""Where its random numbers begin, for the same reason."""
+"""Where random numbers begin in a session without a seed."""
 BACKSTOP_S = 10.0
 """Seconds after the time limit at which a worker that answers nothing at all is killed. (The
 sandbox's own watchdog kills one that goes on computing a second after the limit.)"""
@@ -53,18 +52,18 @@ def room_bytes(text: str) -> int:
 class Worker:
     """A worker process, started by the constructor, which raises `ReplUnavailable`.
 
-    `room_bytes` of memory are added to the limit. All calls block; `kill` alone may come from
-    another thread.
+    `room_bytes` of memory are added to the limit. `seed`: see `_fixed`. All calls block; `kill`
+    alone may come from another thread.
     """
 
-    def __init__(self, limits: ReplLimits, *, room_bytes: int) -> None:
+    def __init__(self, limits: ReplLimits, *, room_bytes: int, seed: str = "") -> None:
         self._feeds = 0
         self._session: MontySession | None = None
         self._pid: int | None = None
         # A pool of its own: the process then ends with the session, and is nobody else's.
         self._pool = Monty(max_processes=1, request_timeout=limits.cell_timeout_s + BACKSTOP_S)
         try:
-            self._open(limits, room_bytes)
+            self._open(limits, room_bytes, seed)
         except (MontyError, OSError, RuntimeError) as error:
             self.close()
             raise ReplUnavailable(
@@ -72,7 +71,7 @@ class Worker:
                 'repl_backend="python" runs code in a CPython process instead.'
             ) from error
 
-    def _open(self, limits: ReplLimits, room_bytes: int) -> None:
+    def _open(self, limits: ReplLimits, room_bytes: int, seed: str) -> None:
         self._pool.__enter__()
         session = self._pool.checkout(
             limits={
@@ -82,8 +81,8 @@ class Worker:
                 "max_recursion_depth": 1000,  # as CPython's
             },
             os_policy={
-                "datetime": CLOCK,
-                "random_start": {"seed": SEED},
+                "datetime": datetime.fromtimestamp(start_of(seed), UTC).replace(tzinfo=None),
+                "random_start": {"seed": number_of(seed) if seed else SEED},
                 "sleep": "zero",
                 "process_time": "zero",
             },

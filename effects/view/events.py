@@ -21,7 +21,7 @@ from rlm_fsm.event import (
     VariableRead,
 )
 
-NOT_COMPARED = frozenset({"elapsed_s", "clock_s", "request_id"})
+NOT_COMPARED = frozenset({"elapsed_s", "clock_s", "request_id", "seed"})
 """Fields that differ in any two runs and say nothing about them."""
 _BEFORE_CHARS = 20
 """What is shown of a text before the place where it differs."""

@@ -25,14 +25,16 @@ def show_run(
     origin: str = "",
     marks: Mapping[int, Sequence[str]] | None = None,
     advice: str = "",
+    sandbox: str = "",
 ) -> None:
     """Print a run.
 
     `full`: nothing is cut. `origin`: where a fork comes from. `marks`: what is to be said between
     the steps, by the number of steps before it. `advice`: how to go on with it.
+    `sandbox`: what kept the code of its last part in.
     """
     console.print(blocks.question(state.query))
-    for part in _about(run_id, state, origin):
+    for part in _about(run_id, state, origin, sandbox):
         console.print(part)
     for part in _steps(console, steps, full, marks or {}):
         console.print(part)
@@ -40,10 +42,12 @@ def show_run(
         console.print(part)
 
 
-def _about(run_id: str, state: RunState, origin: str) -> Iterator[RenderableType]:
+def _about(run_id: str, state: RunState, origin: str, sandbox: str) -> Iterator[RenderableType]:
     if state.context is not None:
         about = size(state.context.chars, state.context.documents)
         yield blocks.aside(f"{about} · {state.options.repl_backend} REPL · run {run_id}")
+    if sandbox:
+        yield blocks.aside(f"sandbox: {sandbox}")
     if origin:
         yield blocks.aside(origin)
 

@@ -1,0 +1,146 @@
+"""Chance and the calendar of a session: the same each time that its cells are run.
+
+Standard library only, and nothing of this project: the sandboxed child process loads this file
+by itself.
+
+1. Both begin with the run's id: its beginning says when the run was started, all of it is the seed.
+2. The calendar begins when the run did. It goes on by a millisecond each time that it is read, and
+   by what code sleeps, and in no other way. So a cell that is run again reads the same times, and
+   no two readings are equal. What code computes takes no time by it.
+3. `time.monotonic` and what waits by it are the system's: event loops and timeouts need it.
+4. `random`, and every generator that code makes without a seed, begin with the run's. What is meant
+   for secrets (`os.urandom`, `secrets`, `uuid.uuid4`) is the system's, and differs each time.
+5. `datetime` asks `time` only in the form that is written in Python, so that form is loaded.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+DEFAULT_START_S = 1_767_225_600
+"""1 January 2026: where the calendar begins when the run's id doesn't say."""
+TICK_NS = 1_000_000
+_NS = 1_000_000_000
+
+
+def start_of(seed: str) -> int:
+    """When a run was started, by its id (``20261122-181500-...``): seconds since 1970."""
+    digits = seed[:8] + seed[9:15]
+    if len(digits) != 14 or not (digits.isascii() and digits.isdecimal()):
+        return DEFAULT_START_S
+    year, month, day = int(digits[:4]), int(digits[4:6]), int(digits[6:8])
+    if not (year >= 1970 and 1 <= month <= 12 and 1 <= day <= 31):
+        return DEFAULT_START_S
+    hour, minute, second = int(digits[8:10]), int(digits[10:12]), int(digits[12:14])
+    return _days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second
+
+
+def number_of(seed: str) -> int:
+    """A seed as a number of 63 bits."""
+    found = 0xCBF29CE484222325  # FNV-1a: `hashlib` would take milliseconds of the start
+    for byte in seed.encode("utf-8", "surrogatepass"):
+        found = (found ^ byte) * 0x100000001B3 % 2**64
+    return found >> 1
+
+
+def install(seed: str) -> None:
+    """Fix both for this process. To be called when all of the runtime is loaded."""
+    _fix_calendar(start_of(seed) * _NS)
+    for name in ("_datetime", "_zoneinfo"):  # the second needs the first
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not there
+    sys.meta_path.insert(0, _Seeding(seed))
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days since 1970, by the Gregorian calendar; years are taken to begin in March."""
+    year -= month <= 2
+    month = (month + 9) % 12
+    since = year * 365 + year // 4 - year // 100 + year // 400
+    return since + (month * 153 + 2) // 5 + day - 1 - 719_468
+
+
+def _fix_calendar(now_ns: int) -> None:
+    began_ns, sleep = now_ns, time.sleep
+    localtime, gmtime, strftime = time.localtime, time.gmtime, time.strftime
+    ctime, asctime = time.ctime, time.asctime
+
+    def tick() -> int:
+        nonlocal now_ns
+        now_ns += TICK_NS
+        return now_ns
+
+    def slept(seconds: float, /) -> None:
+        nonlocal now_ns
+        sleep(seconds)
+        now_ns += int(seconds * _NS)
+
+    def filled(function: Callable[[float], Any]) -> Callable[..., Any]:
+        def given(secs: float | None = None, /) -> Any:
+            return function(tick() / _NS if secs is None else secs)
+
+        return given
+
+    def fixed_asctime(t: Any = None, /) -> str:
+        return asctime(localtime(tick() / _NS) if t is None else t)
+
+    def fixed_strftime(form: str, t: Any = None, /) -> str:
+        return strftime(form, localtime(tick() / _NS) if t is None else t)
+
+    fixed: dict[str, Any] = {
+        "time": lambda: tick() / _NS,
+        "time_ns": tick,
+        "sleep": slept,
+        "gmtime": filled(gmtime),
+        "localtime": filled(localtime),
+        "ctime": filled(ctime),
+        "asctime": fixed_asctime,
+        "strftime": fixed_strftime,
+    }
+    for name in ("perf_counter", "process_time", "thread_time"):
+        fixed[name] = lambda: (tick() - began_ns) / _NS
+        fixed[f"{name}_ns"] = lambda: tick() - began_ns
+    for name, function in fixed.items():
+        function.__name__ = function.__qualname__ = name
+        function.__module__ = "time"
+        setattr(time, name, function)
+
+
+class _Seeding:
+    """Seeds `random` when code first imports it: loading it takes milliseconds."""
+
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """The module's own spec, with a loader that seeds it."""
+        if name != "random":
+            return None
+        sys.meta_path.remove(self)
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path)
+        spec: Any = next(filter(None, specs), None)
+        if spec is not None:
+            load, seed = spec.loader.exec_module, number_of(self._seed)
+
+            def load_and_seed(module: Any) -> None:
+                load(module)
+                _fix_chance(module, seed)
+
+            spec.loader.exec_module = load_and_seed
+        return spec
+
+
+def _fix_chance(random: Any, number: int) -> None:
+    """Let generators that are made or seeded without a seed take one that is counted up."""
+    plain = random.Random.seed
+    taken = number
+
+    def seed(self: Any, a: Any = None, version: int = 2) -> None:
+        nonlocal taken
+        if a is None:
+            taken, a = taken + 1, taken
+        plain(self, a, version)
+
+    seed.__doc__, seed.__qualname__ = plain.__doc__, plain.__qualname__
+    random.Random.seed = seed
+    random.seed()
