@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from escape import trial
-from escape.corpus import CANARIES, Payload, load, techniques
+from escape.corpus import CANARIES, LAYERS, Payload, load, techniques
 
 ROOT = Path(__file__).parent.parent
 PAYLOADS = pytest.mark.parametrize("payload", load(), ids=str)
@@ -76,6 +76,12 @@ def trials(
     made.close()
 
 
+def missing(payload: Payload, said: dict[str, Any]) -> str:
+    """The layer that would have stopped a payload, when the machine has none such."""
+    layer = LAYERS[payload.layer]
+    return f"no {layer} in this sandbox" if layer and layer not in said.get("active", ()) else ""
+
+
 @PAYLOADS
 def test_under_bare_exec_the_payload_trips_its_canary(payload: Payload, trials: Trials) -> None:
     tripped, said = trials.of("bare", payload)
@@ -84,12 +90,21 @@ def test_under_bare_exec_the_payload_trips_its_canary(payload: Payload, trials: 
     assert payload.trips in tripped, said
 
 
-@pytest.mark.parametrize("mode", [mode for mode in trial.MODES if mode != "bare"])
-@PAYLOADS
+@pytest.mark.parametrize(
+    ("payload", "mode"),
+    [
+        pytest.param(payload, mode, id=f"{mode}-{payload}")
+        for mode in trial.MODES
+        for payload in load()
+        if mode != "bare" and (mode != "python without namespaces" or LAYERS[payload.layer])
+    ],
+)
 def test_in_a_session_the_payload_trips_nothing(
     mode: str, payload: Payload, trials: Trials
 ) -> None:
     tripped, said = trials.of(mode, payload)
+    if tripped and (why := missing(payload, said)):
+        pytest.skip(f"{payload.trips}: {why}")
     assert not tripped, said
 
 

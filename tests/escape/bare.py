@@ -24,7 +24,7 @@ from escape.hosting import CONTEXT, PROBE, PROBED, HostState, serve
 
 PATIENCE_S = 0.2
 """Beyond the limit."""
-LEAVING_S = 1.0
+LEAVING_S = 3.0
 """For a worker to leave in which something waits for the interpreter's end."""
 HOST_S = 4.0
 """For the host, beyond the limit: it was stopped if it takes longer."""
@@ -86,7 +86,8 @@ def _host(state: HostState, request: dict[str, Any], writing: int) -> NoReturn:
         "works": probe.get("out") == PROBED,
         "meddled": state.meddled(),
     }
-    deadline = time.monotonic() + (LEAVING_S if request["traps_are_laid"] else 0.0)
+    leaves = request["traps_are_laid"] or (not result and took_s < request["limit_s"])
+    deadline = time.monotonic() + (LEAVING_S if leaves else 0.0)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
             time.sleep(0.002)

@@ -7,8 +7,8 @@ Lines ``#: key: value`` before the code say:
 - `needs`: what the machine must offer for it to succeed even without a sandbox;
 - `uses`: helpers of `helpers.txt` that are put before the code;
 - `limit_s`: the limit of its cell, in seconds;
-- `layer`: what is meant to stop it in the `python` backend; for the whole file when it stands
-  before the first payload.
+- `layer`: what stops it in the `python` backend, one of `LAYERS`; for the whole file when it
+  stands before the first payload.
 
 Names in capitals are given to the code (see `Canaries.told` and `hosting.told`): an attacker is
 assumed to know every path, port and number of a process, only no secret.
@@ -33,6 +33,18 @@ CANARIES = {
     "forged": "the next cell's result is a forged one",
     "wrecked": "the next cell does not work, nor one of a new session",
 }
+LAYERS = {
+    "files": "files",
+    "network": "network",
+    "processes": "system call filter",
+    "syscalls": "system call filter",
+    "own root": "own root",
+    "environment": "",
+    "limits": "",
+    "channel": "",
+    "session": "",
+}
+"""Layer -> what the sandbox reports where it has it; nothing for what every system has."""
 _FOLDER = Path(__file__).parent
 
 
@@ -78,6 +90,8 @@ def _read(path: Path) -> Iterator[Payload]:
         helpers = "".join(_helpers()[word] for word in own.pop("uses", "").split())
         if own["trips"] not in CANARIES:
             raise ValueError(f"{path.name}, {name}: no canary is called {own['trips']}")
+        if own["layer"] not in LAYERS:
+            raise ValueError(f"{path.name}, {name}: no layer is called {own['layer']}")
         code = "\n".join(line for line in text.splitlines() if not line.startswith("#: "))
         yield Payload(technique=path.stem, name=name, code=f"{helpers}{code.strip()}\n", **own)
 

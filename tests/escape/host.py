@@ -14,6 +14,7 @@ from effects.repls import python
 from effects.repls.base import Repl, ReplLimits, ReplSettings
 from effects.repls.monty import MontyRepl
 from effects.repls.python import PythonRepl
+from effects.sandbox.report import MONTY
 from escape.hosting import CONTEXT, PROBE, PROBED, HostState, serve
 from repl_driving import answer_all
 
@@ -37,6 +38,8 @@ async def attempt(state: HostState, request: dict[str, Any]) -> dict[str, Any]:
     repl = session(request)
     try:
         await repl.open()
+        report = repl.report if isinstance(repl, PythonRepl) else MONTY
+        assert report is not None
         began_s = time.monotonic()
         result = await answer_all(repl, request["told"] + state.told(os.getpid()) + request["code"])
         took_s = time.monotonic() - began_s
@@ -56,6 +59,7 @@ async def attempt(state: HostState, request: dict[str, Any]) -> dict[str, Any]:
         "probes": probes,
         "works": PROBED in probes,
         "meddled": state.meddled(),
+        "active": [*report.active, *report.closed],
     }
 
 
