@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from effects.commands.options import NO_LIMIT, REPL, Option, amount, limit, whole
+from effects.commands.options import ISOLATION, NO_LIMIT, REPL, Option, amount, limit, whole
 from rlm_fsm.errors import UsageError
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
@@ -83,6 +83,7 @@ LIMIT_OPTIONS = (
 )
 WORK_OPTIONS = (
     REPL,
+    ISOLATION,
     Option(
         name="concurrency",
         metavar="N",
@@ -139,6 +140,14 @@ def options_given(arguments: Namespace) -> dict[str, Any]:
 def policy_given(arguments: Namespace, before: Policy) -> Policy:
     """A policy with the limits that were given."""
     return replace(before, **_given(arguments, LIMITS))
+
+
+def limits_given(arguments: Namespace) -> dict[str, Any]:
+    """The limits of sessions that were given, by the name of `RLM`'s argument."""
+    from effects.repls.base import ReplLimits
+
+    given = getattr(arguments, "isolation", None)
+    return {} if given is None else {"repl_limits": ReplLimits(isolation=given)}
 
 
 def make_adapter(name: str | None, base_url: str | None, environment: Mapping[str, str]) -> Any:

@@ -77,7 +77,7 @@ def _sandbox() -> dict[str, Any]:
         found = asyncio.run(report("python", ReplLimits()))
     except RLMError as failure:
         error = str(failure)
-    missing = {} if found is None else found.missing
+    missing: Mapping[str, str] = {} if found is None else found.missing
     return {
         "error": error,
         "files_closed": found is not None and "files" in found.closed,

@@ -15,6 +15,7 @@ from effects.commands.choices import (
     MODEL_OPTIONS,
     WORK_OPTIONS,
     as_recorded,
+    limits_given,
     make_adapters,
     options_given,
     policy_given,
@@ -22,6 +23,7 @@ from effects.commands.choices import (
 from effects.commands.options import (
     ACCEPT_CHANGED_OUTPUT,
     CONTEXT,
+    ISOLATION,
     JSON,
     LOG,
     NO_COLOR,
@@ -53,6 +55,7 @@ RESUME_GROUPS: dict[str, tuple[Option, ...]] = {
     _LIMITS_TITLE: as_recorded(LIMIT_OPTIONS),
     "going on": (
         CONTEXT,
+        ISOLATION,
         Option(
             name="on-uncertain",
             metavar="WHAT",
@@ -118,6 +121,7 @@ def resume(arguments: Namespace, environment: Mapping[str, str]) -> int:
             event_listener=view,
             logger=silent_logger(),
             **given,
+            **limits_given(arguments),
         )
         with opened(log, record.run_id) as log_, log_.lead(record.run_id):
             pass  # Raises `RunBusy`: nothing is said of a run that somebody works on.
@@ -165,6 +169,7 @@ def fork(arguments: Namespace, environment: Mapping[str, str]) -> int:
             logger=silent_logger(),
             **_models(arguments, environment, record),
             **changes,
+            **limits_given(arguments),
         )
         if not terminal.is_quiet:
             what = f"another text in event {at:,}" if edit is not None else f"event {at:,}"

@@ -164,6 +164,13 @@ REPL = Option(
     help="where code runs: python, a process of its own (default), or monty, a sandboxed "
     "interpreter of a part of Python",
 )
+ISOLATION = Option(
+    name="isolation",
+    metavar="HOW",
+    convert=choice("best-effort", "strict"),
+    help="strict: run nothing when files or network can't be closed to code (see rlm-fsm doctor); "
+    "best-effort, the default: close what this machine can, and record what is open",
+)
 CONTEXT = Option(
     name="context",
     metavar="PATH",

@@ -5,11 +5,15 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any
 
 from effects.commands.options import JSON, LOG, NO_COLOR, Option, whole
 from effects.commands.records import Record, add_run_argument, read_record
 from effects.commands.terminal import Terminal
+
+_WRAPPED = 76
+"""Columns of a list of layers: the narrowest terminals show it whole."""
 
 RUNS_OPTIONS = (
     Option(name="limit", metavar="N", convert=whole(0), help="how many runs (default 20; 0: all)"),
@@ -120,11 +124,10 @@ def _advice(record: Record, log: str, default_log: str) -> str:
     return f"it goes on with: {command}"
 
 
-def _sandbox(environment: Mapping[str, str], *, full: bool) -> str:
+def _sandbox(environment: Mapping[str, str], *, full: bool) -> list[str]:
     """The sandbox as a run recorded it: what it closed, and with `full` each of its layers."""
-    parts = [environment.get("sandbox", "")]
-    if full:
-        parts += [environment.get("sandbox.active", "")]
-        if missing := environment.get("sandbox.missing"):
-            parts.append(f"missing: {missing}")
-    return "; ".join(part for part in parts if part)
+    lines = [f"sandbox: {environment['sandbox']}"] if "sandbox" in environment else []
+    for name in ("sandbox.active", "sandbox.missing") if full else ():
+        if text := environment.get(name):
+            lines += wrap(f"{name}: {text}", _WRAPPED, subsequent_indent="  ")
+    return lines

@@ -169,9 +169,9 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
     try:
         init = wire.read()
         guard = _limits.Guard(init["cell_timeout_s"])
-        session = start(wire, context_fd, guard, init)
         if init["seed"]:
             _fixed.install(init["seed"])
+        session = start(wire, context_fd, guard, init)
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:

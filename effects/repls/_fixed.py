@@ -45,7 +45,8 @@ def number_of(seed: str) -> int:
 
 
 def install(seed: str) -> None:
-    """Fix both for this process. To be called when all of the runtime is loaded."""
+    """Fix both for this process. Modules that took functions of `time` before keep
+    the system's."""
     _fix_calendar(start_of(seed) * _NS)
     for name in ("_datetime", "_zoneinfo"):  # the second needs the first
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not there
@@ -143,4 +144,5 @@ def _fix_chance(random: Any, number: int) -> None:
 
     seed.__doc__, seed.__qualname__ = plain.__doc__, plain.__qualname__
     random.Random.seed = seed
+    random.seed = random._inst.seed  # bound before
     random.seed()

@@ -4,8 +4,8 @@ Standard library only; the child process loads this file by itself, as a top-lev
 its siblings with it.
 
 The namespace is that of a real module, `__main__`: functions see later globals, classes can be
-pickled, `import __main__` works. The runtime's names (`P`, `ctx`, `llm_query` ...) are put back
-after every cell.
+pickled, `import __main__` works. The runtime's names (`P`, `ctx`, `llm_query` ...) and Python's
+own are put back after every cell.
 """
 
 import builtins
@@ -59,6 +59,9 @@ class Session:
         self._module = ModuleType("__main__")
         self._names = self._module.__dict__
         self._names["__builtins__"] = builtins
+        self._builtins = dict(builtins.__dict__)
+        self._modules = sys.modules
+        self._loaded = dict(sys.modules)
         self._own = self._runtime_names(view, parallel_subcalls)
         self._hidden = frozenset(self._names) | (self._own.keys() - {"P"})
         self._restore()
@@ -147,10 +150,14 @@ class Session:
 
     def _restore(self) -> None:
         """Put back what code may have overwritten."""
+        builtins.__dict__.update(self._builtins)
         self._names.update(self._own)
         self._names["__builtins__"] = builtins
         self._names["__name__"] = "__main__"
-        sys.modules["__main__"] = self._module
+        if not self._loaded.keys() <= self._modules.keys():
+            self._modules.update(self._loaded)
+        sys.modules = self._modules
+        self._modules["__main__"] = self._module
         for name in ("stdout", "__stdout__"):
             setattr(sys, name, self._stdout)
         for name in ("stderr", "__stderr__"):

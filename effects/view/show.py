@@ -25,13 +25,13 @@ def show_run(
     origin: str = "",
     marks: Mapping[int, Sequence[str]] | None = None,
     advice: str = "",
-    sandbox: str = "",
+    sandbox: Sequence[str] = (),
 ) -> None:
     """Print a run.
 
     `full`: nothing is cut. `origin`: where a fork comes from. `marks`: what is to be said between
     the steps, by the number of steps before it. `advice`: how to go on with it.
-    `sandbox`: what kept the code of its last part in.
+    `sandbox`: what kept the code of its last part in, in lines.
     """
     console.print(blocks.question(state.query))
     for part in _about(run_id, state, origin, sandbox):
@@ -46,8 +46,8 @@ def _about(run_id: str, state: RunState, origin: str, sandbox: str) -> Iterator[
     if state.context is not None:
         about = size(state.context.chars, state.context.documents)
         yield blocks.aside(f"{about} · {state.options.repl_backend} REPL · run {run_id}")
-    if sandbox:
-        yield blocks.aside(f"sandbox: {sandbox}")
+    for line in sandbox:
+        yield blocks.aside(line)
     if origin:
         yield blocks.aside(origin)
 
