@@ -9,8 +9,8 @@ import logging
 import platform
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
@@ -57,6 +57,10 @@ class Parts:
     listeners: tuple[Listener, ...] = ()
     logger: logging.Logger
     store_context_chars: int = kept.STORE_CONTEXT_CHARS
+    gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
+    """See `Interpreter.gate`."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Recorded with the environment: what the run belongs to."""
 
     def environment(self) -> dict[str, str]:
         """What runs the run, for people who read the log. Nothing secret."""
@@ -67,12 +71,15 @@ class Parts:
             "system": f"{platform.system()} {platform.machine()}",
             **({"repl": backend} if self.repl_backend is not None else {}),
             **{f"adapter.{name}": describe(a) for name, a in sorted(self.adapters.items())},
+            **self.labels,
         }
 
 
-async def begin(parts: Parts, query: str, context: Context, options: Options) -> RunResult:
-    """A new run, from the question to the answer."""
-    run_id = new_run_id()
+async def begin(
+    parts: Parts, query: str, context: Context, options: Options, run_id: RunId | None = None
+) -> RunResult:
+    """A new run, from the question to the answer; under a new name unless one is given."""
+    run_id = run_id or new_run_id()
     with ExitStack() as stack:
         log = open_log(parts.log, stack)
         stack.enter_context(log.lead(run_id))
@@ -238,6 +245,7 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
         log=log,
         adapters=parts.adapters,
         listeners=parts.listeners,
+        gate=parts.gate,
     )
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from effects.adapters.base import ModelAdapter
 from effects.context import Context
@@ -26,6 +26,7 @@ from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.prompts import PROFILES
 
+T = TypeVar("T")
 LogLike = str | os.PathLike[str] | EventLog | None
 Job = Callable[[], Coroutine[Any, Any, RunResult]]
 """A run that has been checked and not started."""
@@ -200,7 +201,7 @@ def log_target(log: LogLike) -> str | EventLog:
     return log
 
 
-def run_job(job: "Job") -> RunResult:
+def run_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
     caller's loop is running."""
     try:
@@ -226,9 +227,9 @@ def context_of(value: object) -> Context | None:
     return None if value is None else Context.of(value)
 
 
-def _in_thread(job: Job) -> RunResult:
+def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run in a thread with a loop of its own: the caller's loop is running already."""
-    results: list[RunResult] = []
+    results: list[T] = []
     errors: list[BaseException] = []
 
     def work() -> None:

@@ -56,6 +56,10 @@ if TYPE_CHECKING:
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
     from effects.log.sqlite import SqliteLog
+    from effects.many.budget import Budget
+    from effects.many.job import Job
+    from effects.many.rows import JobResult, ManyResult
+    from effects.many.run import arun_many, run_many, stream_many
     from effects.repls.base import ReplLimits
     from effects.result import RunResult, RunUsage
 
@@ -75,6 +79,13 @@ _SHELL = {
     "EventLog": "effects.log.base",
     "RunInfo": "effects.log.base",
     "SqliteLog": "effects.log.sqlite",
+    "Budget": "effects.many.budget",
+    "Job": "effects.many.job",
+    "JobResult": "effects.many.rows",
+    "ManyResult": "effects.many.rows",
+    "arun_many": "effects.many.run",
+    "run_many": "effects.many.run",
+    "stream_many": "effects.many.run",
     "ModelAdapter": "effects.adapters.base",
     "AdapterError": "effects.adapters.base",
     "FakeAdapter": "effects.adapters.fake",
@@ -87,17 +98,21 @@ __all__ = [
     "TRANSITIONS",
     "AdapterError",
     "Appended",
+    "Budget",
     "Context",
     "EventLog",
     "FakeAdapter",
     "FakeRule",
     "Frame",
     "IllegalEvent",
+    "Job",
+    "JobResult",
     "LogConflict",
     "LogCorrupt",
     "LogError",
     "LogForeign",
     "LogNewer",
+    "ManyResult",
     "MaxCostExceeded",
     "MaxRecursionExceeded",
     "MaxSecondsExceeded",
@@ -132,15 +147,18 @@ __all__ = [
     "UsageError",
     "__version__",
     "arun",
+    "arun_many",
     "fold",
     "fork",
     "pending",
     "replay",
     "resume",
     "run",
+    "run_many",
     "runs",
     "state_at",
     "step",
+    "stream_many",
 ]
 
 
