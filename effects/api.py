@@ -27,6 +27,7 @@ from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import Price
 from rlm_fsm.state import RunState
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ def resume(
     policy: Policy | None = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
+    prices: Mapping[str, Price] | None = None,
     on_uncertain: OnUncertain = "retry",
     on_changed_output: OnChangedOutput = "raise",
     event_listener: Listener | None = None,
@@ -83,6 +85,7 @@ def resume(
         adapters=adapters,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
+        prices=prices,
         event_listener=event_listener,
         logger=logger,
         finished=run_id,
@@ -112,6 +115,7 @@ def fork(
     edit: Event | Edit | None = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
+    prices: Mapping[str, Price] | None = None,
     on_changed_output: OnChangedOutput = "raise",
     event_listener: Listener | None = None,
     logger: logging.Logger | None = None,
@@ -137,6 +141,7 @@ def fork(
         adapters=adapters,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
+        prices=prices,
         event_listener=event_listener,
         logger=logger,
         finished=None,
@@ -209,6 +214,7 @@ def _parts(
     adapters: Mapping[str, ModelAdapter] | None,
     repl_backend: ReplFactory | None,
     repl_limits: ReplLimits | None,
+    prices: Mapping[str, Price] | None,
     event_listener: Listener | None,
     logger: logging.Logger | None,
     finished: str | None,
@@ -227,6 +233,7 @@ def _parts(
         log=target,
         repl_backend=repl_backend,
         repl_limits=repl_limits or ReplLimits(),
+        prices=dict(prices or {}),
         listeners=() if event_listener is None else (event_listener,),
         logger=logger or logging.getLogger("rlm_fsm"),
     )

@@ -1,4 +1,7 @@
-"""One model call, from messages to its outcome event. Never raises for a failure of the world."""
+"""One model call, from messages to its outcome event. Never raises for a failure of the world.
+
+What a reply cost is what its provider says; else what `cost_of` says, if anything; else unknown.
+"""
 
 import asyncio
 import math
@@ -13,6 +16,13 @@ from rlm_fsm.values import ModelResponse, Usage, estimate_tokens
 
 TEMPERATURE = 0.0
 """All calls: the same question should give the same answer."""
+CostOf = Callable[[str, ModelResponse], float | None]
+"""From an adapter's name and its reply to USD; None where nobody knows."""
+
+
+def no_cost(adapter: str, response: ModelResponse) -> None:
+    """A `CostOf` that knows no prices."""
+    del adapter, response
 
 
 async def call_model(
@@ -22,6 +32,7 @@ async def call_model(
     *,
     threads: ThreadPoolExecutor | None,
     elapsed: Callable[[], tuple[float, float]],
+    cost_of: CostOf = no_cost,
 ) -> ModelReplied | ModelFailed:
     """Make the call and classify how it ended. `elapsed` gives its seconds and the run's."""
     try:
@@ -36,7 +47,9 @@ async def call_model(
     if isinstance(checked, str):
         message = f"{type(adapter).__name__} {checked}"
         return _failed(effect, "adapter", message, None, elapsed())
-    return _replied(effect, checked, messages, elapsed())
+    reported = _cost((checked.meta or {}).get("cost_usd"))
+    cost_usd = cost_of(effect.adapter, checked) if reported is None else reported
+    return _replied(effect, checked, messages, elapsed(), cost_usd)
 
 
 async def _complete(
@@ -69,6 +82,7 @@ def _replied(
     response: ModelResponse,
     messages: list[dict[str, str]],
     elapsed: tuple[float, float],
+    cost_usd: float | None,
 ) -> ModelReplied:
     meta: Mapping[str, Any] = response.meta or {}
     return ModelReplied(
@@ -79,7 +93,7 @@ def _replied(
         model_id=response.model_id,
         finish_reason=_text(meta.get("finish_reason")),
         reasoning=_text(meta.get("reasoning")),
-        cost_usd=_cost(meta.get("cost_usd")),
+        cost_usd=cost_usd,
         request_id=_text(meta.get("request_id")),
         elapsed_s=elapsed[0],
         clock_s=elapsed[1],

@@ -13,6 +13,8 @@ It knows how to perform effects and nothing else: what is done next is the reduc
    resume, by running the recorded cells again (`sessions`).
 5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
    stopped, and the cancellation goes on to the caller.
+6. Under `Policy.max_seconds` a timer runs. When it ends, `DeadlinePassed` is an event like any
+   other; it ends the run, and what is in flight is stopped as in 5.
 """
 
 import asyncio
@@ -26,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from effects.adapters.base import ModelAdapter
-from effects.calling import call_model
+from effects.calling import CostOf, call_model, no_cost
 from effects.context import Context
 from effects.log.base import EventLog
 from effects.repls.base import Paused, Repl, ReplUnavailable
@@ -38,6 +40,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     Event,
     ModelFailed,
     ReplFailed,
@@ -99,6 +102,8 @@ class Interpreter:
     gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
     """Held during each model call: what lets only so many through that several runs make. A call
     that waits for it has its intent in the log already."""
+    cost_of: CostOf = no_cost
+    """What a reply cost that its provider doesn't tell."""
 
     state: RunState = INITIAL
     _began: float = 0.0
@@ -114,6 +119,8 @@ class Interpreter:
         default_factory=dict[FrameId, list[dict[str, str]]]
     )
     _threads: ThreadPoolExecutor | None = None
+    _timer: asyncio.TimerHandle | None = None
+    """Ends with the run's time, where that is limited."""
     _crash: BaseException | None = None
 
     def restore(self, logged: Iterable[Event]) -> None:
@@ -132,6 +139,7 @@ class Interpreter:
         try:
             effects = self._commit(first) if first else pending(self.state)
             self._warm_up()
+            self._watch_time()
             while not self.state.is_over:
                 effects = self._commit(await self._perform_all(effects))
         except asyncio.CancelledError:
@@ -183,7 +191,8 @@ class Interpreter:
 
     async def _perform_all(self, effects: Sequence[Effect]) -> Sequence[Event]:
         """Start the effects and wait for at least one outcome."""
-        if len(effects) == 1 and not self._tasks and not self._inbox:
+        alone = not self._tasks and not self._inbox and self._timer is None
+        if alone and len(effects) == 1:
             return (await self._perform(effects[0]),)
         for effect in effects:
             self._spawn(self._feed(effect))
@@ -245,6 +254,7 @@ class Interpreter:
                 effect,
                 threads=self._threads,
                 elapsed=lambda: (self.clock() - began, self._clock_s()),
+                cost_of=self.cost_of,
             )
 
     def _messages(self, effect: CallModel) -> list[dict[str, str]]:
@@ -350,10 +360,13 @@ class Interpreter:
 
     def _cancelled(self) -> None:
         if self.state.seq and not self.state.is_over:
-            self._commit([Cancelled(reason="cancelled by the caller")])
+            reason = "cancelled by the caller"
+            self._commit([Cancelled(reason=reason, clock_s=self._clock_s())])
 
     async def _release(self) -> None:
         """Stop what is in flight and close every REPL, also while being cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
         tasks = [*self._tasks, *([self._warm] if self._warm else [])]
         for task in tasks:
             task.cancel()
@@ -364,6 +377,22 @@ class Interpreter:
         self._repls.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _watch_time(self) -> None:
+        """Set the timer for what is left of the run's seconds."""
+        limit_s = self.state.options.policy.max_seconds
+        if limit_s is not None and not self.state.is_over:
+            left_s = max(0.0, limit_s - self._clock_s())
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(left_s, self._on_time, limit_s)
+
+    def _on_time(self, limit_s: float) -> None:
+        clock_s = self._clock_s()
+        if clock_s < limit_s:
+            self._watch_time()  # the loop's clock and the run's may differ by a little
+            return
+        self._inbox.append(DeadlinePassed(clock_s=clock_s))
+        self._arrived.set()
 
     def _clock_s(self) -> float:
         return self.clock() - self._began

@@ -20,6 +20,7 @@ from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
+from effects.prices import check_cost_limit, costs, prices_again
 from effects.repls.base import Repl, ReplLimits, ReplSettings
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
@@ -39,6 +40,7 @@ from rlm_fsm.fold import advance, last_boundary
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import Price
 from rlm_fsm.state import RunState
 
 ReplFactory = Callable[[Context], Repl]
@@ -53,6 +55,8 @@ class Parts:
     log: str | EventLog
     repl_backend: str | ReplFactory | None = None
     """None: the backend that the run's options name."""
+    prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    """What models charge, by their names or the adapters', where the caller says so."""
     repl_limits: ReplLimits = ReplLimits()
     listeners: tuple[Listener, ...] = ()
     logger: logging.Logger
@@ -88,6 +92,7 @@ async def begin(
         interpreter = _interpreter(parts, log, run_id)
         interpreter.context = context
         interpreter.open_repl = _sessions(parts, options)
+        interpreter.cost_of = costs(parts.adapters, options.prices)
         first = RunStarted(
             query=query,
             context=replace(context.info(), manifest=manifest),
@@ -122,10 +127,12 @@ async def go_on(
         if state.status == "finished":
             return _ended(parts, interpreter)
         _check_limit(state, policy)
-        _settle(interpreter, parts, context)
-        options = None if policy is None else replace(state.options, policy=policy)
+        options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
+        _settle(interpreter, parts, context, options)
         resumed = RunResumed(
-            options=options, on_uncertain=on_uncertain, environment=parts.environment()
+            options=None if options == state.options else options,
+            on_uncertain=on_uncertain,
+            environment=parts.environment(),
         )
         return await _drive(parts, interpreter, resumed)
 
@@ -163,7 +170,7 @@ async def branch(
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
         own = advance(before, _own_start(parts, before, tail, changes)).events
         interpreter.restore(own)
-        _settle(interpreter, parts, context)
+        _settle(interpreter, parts, context, interpreter.state.options)
         log.fork(fork, parent, boundary)
         stack.enter_context(log.lead(fork))
         log.append(fork, before.seq, own)
@@ -176,10 +183,29 @@ def _own_start(
 ) -> list[Event]:
     """What a fork appends first: that it goes on, under which options, and its own outcome."""
     if before.seq == 0:
-        return [replace(e, options=replace(e.options, **changes)) for e in tail if _starts(e)]
-    options = replace(before.options, **changes) if changes else None
-    resumed = RunResumed(options=options, is_fork=True, environment=parts.environment())
+        return [
+            replace(e, options=_options_now(parts, e.options, changes)) for e in tail if _starts(e)
+        ]
+    options = _options_now(parts, before.options, changes)
+    resumed = RunResumed(
+        options=None if options == before.options else options,
+        is_fork=True,
+        environment=parts.environment(),
+    )
     return [resumed, *tail]
+
+
+def _options_now(parts: Parts, before: Options, changes: Mapping[str, Any]) -> Options:
+    """The options of a run that goes on with these adapters.
+
+    Raises `UsageError` for a limit of cost that can't be kept.
+    """
+    options = replace(before, **changes)
+    if options.rules < 2:
+        return options
+    options = replace(options, prices=prices_again(parts.adapters, parts.prices, before.prices))
+    check_cost_limit(options.policy, parts.adapters, options.prices)
+    return options
 
 
 def _starts(event: Event) -> TypeGuard[RunStarted]:
@@ -255,15 +281,18 @@ def _sessions(parts: Parts, options: Options) -> ReplFactory:
     return repl_factory(backend, parts.repl_limits, parallel_subcalls=parallel)
 
 
-def _settle(interpreter: Interpreter, parts: Parts, context: Context | None) -> None:
-    """Give an interpreter that was restored the context and the sessions of its run."""
+def _settle(
+    interpreter: Interpreter, parts: Parts, context: Context | None, options: Options
+) -> None:
+    """Give an interpreter that was restored what its run needs of the world."""
     state = interpreter.state
     assert state.context is not None, "a run that has started has a context"
     if context is None:
         interpreter.context = kept.reopen(interpreter.log, state.context)
     else:
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
-    interpreter.open_repl = _sessions(parts, state.options)
+    interpreter.open_repl = _sessions(parts, options)
+    interpreter.cost_of = costs(parts.adapters, options.prices)
 
 
 def _check_begun(log: EventLog, run_id: RunId) -> None:

@@ -30,6 +30,8 @@ class RunUsage:
     """True when a provider did not report the usage of some call."""
     seconds: float
     """Seconds of work on the run."""
+    unpriced_calls: int
+    """Replies whose cost isn't known; with 0, `RunResult.cost_usd` is the whole cost."""
     uncertain_calls: int
     """Calls that were in flight when the run stopped: each may have been paid for twice."""
 
@@ -49,7 +51,8 @@ class RunResult:
     """Why, for ``failed``."""
     usage: RunUsage
     cost_usd: float | None
-    """Sum of the costs that providers reported; None when none did."""
+    """Sum of the known costs; None when none is known. Of how many calls the cost is unknown says
+    `RunUsage.unpriced_calls`."""
     value: Any = None
     """The answer as an object, when a type was asked for; None otherwise."""
     _events: Callable[[], list[Event]] = field(repr=False, compare=False)
@@ -78,6 +81,7 @@ def usage_of(state: RunState) -> RunUsage:
         reasoning_tokens=usage.reasoning_tokens,
         estimated=usage.estimated,
         seconds=spent.seconds,
+        unpriced_calls=spent.unpriced_calls,
         uncertain_calls=state.uncertain,
     )
 

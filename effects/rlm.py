@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,6 +17,7 @@ from effects.jobs import Parts, ReplFactory, begin, go_on, repl_factory
 from effects.kept import STORE_CONTEXT_CHARS
 from effects.log.base import EventLog
 from effects.models import check_adapter, describe, resolve_adapter
+from effects.prices import check_cost_limit, prices_of
 from effects.repls.base import ReplLimits
 from effects.result import RunResult
 from effects.sessions import OnChangedOutput
@@ -24,6 +26,7 @@ from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import Price
 from rlm_fsm.prompts import PROFILES
 
 T = TypeVar("T")
@@ -72,6 +75,8 @@ class RLM:
         repl_error_limit: int | None = None,
         auto_finalize_var: str | None = None,
         auto_finalize_min_length: int = 0,
+        tell_budget: bool = True,
+        prices: Mapping[str, Price] | None = None,
         event_listener: Listener | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
@@ -80,6 +85,7 @@ class RLM:
         root = resolve_adapter(adapter, model, settings)
         self.parts = Parts(
             adapters=adapters_of(root, subcall_adapter, adapters),
+            prices=dict(prices or {}),
             log=log_target(log),
             repl_backend=repl_backend,
             repl_limits=repl_limits or ReplLimits(),
@@ -120,7 +126,10 @@ class RLM:
             repl_error_limit=repl_error_limit,
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
+            tell_budget=tell_budget,
+            prices=prices_of(self.parts.adapters, prices),
         )
+        check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)
         repl_factory(repl_backend, self.parts.repl_limits, parallel_subcalls=parallel_subcalls)
 
     def __repr__(self) -> str:
@@ -228,19 +237,37 @@ def context_of(value: object) -> Context | None:
 
 
 def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run in a thread with a loop of its own: the caller's loop is running already."""
+    """Run in a thread with a loop of its own: the caller's loop is running already.
+
+    Whatever interrupts the wait (Ctrl-C above all) cancels the run, and is raised once the run
+    has ended.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None, "this is a task"
+        running.append((asyncio.get_running_loop(), task))
+        return await job()
 
     def work() -> None:
         try:
-            results.append(asyncio.run(job()))
+            results.append(asyncio.run(main()))
         except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=work, name="rlm-fsm-run")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:
+        for loop, task in running:
+            with suppress(RuntimeError):  # the loop has ended: so has the run
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
     if errors:
         raise errors[0]
     return results[0]

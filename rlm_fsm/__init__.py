@@ -42,6 +42,7 @@ from rlm_fsm.errors import (
 from rlm_fsm.fold import fold, pending, state_at
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import Price
 from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.state import Frame, Phase, RunState
 from rlm_fsm.trace import Trace, TraceStep
@@ -129,6 +130,7 @@ __all__ = [
     "Phase",
     "Policy",
     "PolicyError",
+    "Price",
     "RLMError",
     "ReplError",
     "ReplLimits",

@@ -13,6 +13,7 @@ Rules:
 5. Answers go back in the order of the calls, whatever the order in which they came.
 """
 
+import math
 from collections.abc import Iterable
 
 from pyrsistent import PDeque
@@ -22,9 +23,19 @@ from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
 from rlm_fsm.event import EffectStarted, LimitReached, ModelFailed, ModelReplied
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, CallId, FrameId, frame_of
-from rlm_fsm.policy import Breach, breach_by_call, estimate, reserve, settle
+from rlm_fsm.options import Options
+from rlm_fsm.policy import (
+    Breach,
+    Spent,
+    breach_by_call,
+    estimate,
+    release_cost,
+    reserve,
+    settle,
+)
+from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, Pause, Phase, RunState
-from rlm_fsm.values import Outcome, Usage
+from rlm_fsm.values import Outcome, Usage, estimate_tokens
 
 Step = tuple[RunState, tuple[Effect, ...]]
 """What a transition gives: the new state and what the world must do."""
@@ -43,7 +54,11 @@ def takes_a_place(call: CallModel) -> bool:
 def breach(state: RunState, call: CallModel) -> Breach | None:
     """The limit that the call would exceed, or None."""
     return breach_by_call(
-        state.options.policy, state.spent, _tokens(state, call), below_root=takes_a_place(call)
+        state.options.policy,
+        state.spent,
+        _tokens(state, call),
+        below_root=takes_a_place(call),
+        nusd=_cost_nusd(state, call),
     )
 
 
@@ -61,6 +76,8 @@ def start(
         _tokens(state, call),
         below_root=takes,
         steps=call.purpose == "turn" and not takes,
+        call_id=call.call_id,
+        nusd=_cost_nusd(state, call),
     )
     state = evolve(
         state,
@@ -123,7 +140,10 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         usage=replied.usage if replied else Usage(),
         cost_usd=replied.cost_usd if replied else None,
         seconds=event.clock_s,
+        unpriced=replied is not None and replied.cost_usd is None and not replied.cache_hit,
     )
+    if _keeps_to_cost(state.options) or call.call_id in spent.estimates_nusd:
+        spent = _settle_cost(state.options, spent, call, replied)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
@@ -188,7 +208,42 @@ def _intent(call: CallModel) -> EffectStarted:
 
 def _tokens(state: RunState, call: CallModel) -> int:
     """The estimate that is reserved for a call."""
-    chars = call.prompt.chars
+    return estimate(_chars(state, call), call.max_tokens)
+
+
+def _chars(state: RunState, call: CallModel) -> int:
     if call.purpose == "subcall":
-        chars += len(state.options.subcall_system_prompt)
-    return estimate(chars, call.max_tokens)
+        return call.prompt.chars + len(state.options.subcall_system_prompt)
+    return call.prompt.chars
+
+
+def _keeps_to_cost(options: Options) -> bool:
+    return options.policy.max_cost_usd is not None and options.rules >= 2
+
+
+def _cost_nusd(state: RunState, call: CallModel) -> int:
+    """Nano-dollars to set aside for a call; 0 without a cost limit, or without any idea."""
+    if not _keeps_to_cost(state.options):
+        return 0
+    known = state.options.price_of(call.adapter)
+    if known is not None:
+        prompt_tokens = estimate_tokens(_chars(state, call))
+        return known.price.estimate_nusd(prompt_tokens, call.max_tokens)
+    rate = state.spent.rates.get(call.adapter, 0.0)
+    return math.ceil(rate * _tokens(state, call) * NANO_USD)
+
+
+def _settle_cost(
+    options: Options, spent: Spent, call: CallModel, replied: ModelReplied | None
+) -> Spent:
+    """Give back what was set aside, unless a reply's cost is unknown; note what a token cost."""
+    unknown = replied is not None and replied.cost_usd is None and not replied.cache_hit
+    spent = release_cost(spent, call.call_id, keep=unknown)
+    if replied is None or not replied.cost_usd or not replied.usage.total_tokens:
+        return spent
+    if options.price_of(call.adapter) is not None:
+        return spent
+    rate = replied.cost_usd / replied.usage.total_tokens
+    if rate <= spent.rates.get(call.adapter, 0.0):
+        return spent
+    return evolve(spent, rates=spent.rates.set(call.adapter, rate))

@@ -40,7 +40,7 @@ from rlm_fsm.shapes import BLOB_CHARS, Blobs, IllTyped, Shape, shape_of
 __all__ = ["BLOB_CHARS", "UPCASTERS", "VERSIONS", "Encoded", "decode", "effect_hash", "encode"]
 
 VERSIONS: dict[str, int] = {
-    "RunStarted": 1,
+    "RunStarted": 2,
     "EffectStarted": 1,
     "ModelReplied": 1,
     "ModelFailed": 1,
@@ -50,8 +50,9 @@ VERSIONS: dict[str, int] = {
     "VariableRead": 1,
     "GuardTripped": 1,
     "LimitReached": 1,
-    "RunResumed": 1,
+    "RunResumed": 2,
     "Cancelled": 1,
+    "DeadlinePassed": 1,
     "RunFinished": 1,
 }
 """The closed table of kinds, each with the version that is written today."""
@@ -59,7 +60,21 @@ VERSIONS: dict[str, int] = {
 Payload = dict[str, Any]
 """An event's fields as JSON gives them, long texts as markers."""
 
-UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {}
+_OPTIONS_OF_VERSION_1: Payload = {"tell_budget": False, "prices": [], "rules": 1}
+"""What runs did before these options were recorded."""
+
+
+def _with_options_of_version_1(payload: Payload) -> Payload:
+    """`RunStarted` and `RunResumed` of version 1, with the options that they lack."""
+    if payload.get("options") is None:
+        return payload
+    return {**payload, "options": {**_OPTIONS_OF_VERSION_1, **payload["options"]}}
+
+
+UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {
+    ("RunStarted", 1): _with_options_of_version_1,
+    ("RunResumed", 1): _with_options_of_version_1,
+}
 """(kind, version) -> function from that version's payload to the next one's. Never removed."""
 
 _FULL: frozenset[type] = frozenset({Options, Policy})

@@ -205,6 +205,17 @@ class Cancelled:
 
     reason: str
     frame: FrameId = ROOT
+    clock_s: float = 0.0
+    """Seconds that this run had been worked on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlinePassed:
+    """The time of `Policy.max_seconds` is over; what is in flight is given up."""
+
+    clock_s: float
+    """Seconds that this run has been worked on."""
+    frame: FrameId = ROOT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +247,7 @@ Event = (
     | VariableRead
     | RunResumed
     | Cancelled
+    | DeadlinePassed
     | Derived
 )
 
@@ -255,6 +267,7 @@ EVENTS: tuple[type[Event], ...] = (
     LimitReached,
     RunResumed,
     Cancelled,
+    DeadlinePassed,
     RunFinished,
 )
 """Every kind, in the order of a run's life."""

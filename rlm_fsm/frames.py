@@ -5,7 +5,11 @@ A sub-run is a frame like the root. It differs in three ways only: its turns wai
 its parent's cell waits for.
 """
 
-from rlm_fsm import history
+from collections.abc import Mapping
+
+from pyrsistent import pmap
+
+from rlm_fsm import budget_line, history
 from rlm_fsm.calls import (
     Step,
     breach,
@@ -52,6 +56,7 @@ def open_frame(
         id=frame_id,
         phase=Phase.ASKING,
         max_steps=max_steps,
+        adapter="root" if is_root else "subcall",
         context=context,
         news=first_message(query, context, max_steps),
     )
@@ -66,7 +71,7 @@ def ask(state: RunState, frame: Frame) -> Step:
         limit = "max_steps" if frame.id == ROOT else "recursive_subcall_max_steps"
         exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns_used + 1)
         return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
-    told, call = _turn(frame, state.options, "turn")
+    told, call = _turn(_with_budget(state, frame), state.options, "turn")
     if takes_a_place(call):
         return enqueue(put(state, told), (call,), first=True)
     beyond = breach(state, call)
@@ -126,6 +131,18 @@ def finish(
     return put(state, evolve(frame, phase=phase)), (Record(event=event),)
 
 
+def time_is_up(state: RunState, frame: Frame) -> Step:
+    """End the run where it is, with the root's best answer."""
+    policy = state.options.policy
+    ended = RunFinished(status="partial", output=frame.best, limit="max_seconds")
+    if policy.on_limit == "raise":
+        error = f"the limit max_seconds ({policy.max_seconds:g}) is reached"
+        ended = RunFinished(
+            status="failed", output=frame.best, limit="max_seconds", error=error, cause="limit"
+        )
+    return state, (Record(event=ended),)
+
+
 def fail(state: RunState, frame: Frame, error: str, cause: str) -> Step:
     """End a frame that can't go on: the root fails the run, a sub-run fails its call."""
     if frame.id == ROOT:
@@ -180,14 +197,17 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
 
     Equal calls of one pause are made once, unless the code said otherwise. A batch that
     `max_subcalls` doesn't allow as a whole is refused as a whole, so that nothing is paid for
-    answers that the cell would then lose.
+    answers that the cell would then lose. What the state itself knows is answered at once.
     """
     asked, unique = _merge(frame, event.calls)
+    known = _known(state, frame, unique)
+    unique = {call_id: call for call_id, call in unique.items() if call_id not in known}
     frame = evolve(frame, host_calls=frame.host_calls + len(asked))
     exceeded = breach_by_subcalls(state.options.policy, state.spent, len(unique))
-    if exceeded is not None or not asked:
+    if exceeded is not None or not unique:
         message = f"the limit {exceeded} leaves no room for these {len(unique)} calls"
-        return resume(state, frame, tuple(Outcome("limit", message) for _ in asked))
+        refused = Outcome("limit", message)
+        return resume(state, frame, tuple(known.get(call_id, refused) for call_id in asked))
     frame = evolve(frame, subcalls=frame.subcalls + len(unique))
     spent = evolve(state.spent, subcalls=state.spent.subcalls + len(unique))
     state = evolve(state, spent=spent)
@@ -200,10 +220,25 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
             calls.append(_subcall(frame.id, call_id, call, state.options))
     waiting = Pause(
         asked=tuple(asked),
+        answers=pmap(known),
         missing=len(calls),
         backlog=() if event.parallel else tuple(calls[1:]),
     )
     return wait(state, frame, waiting, tuple(calls) if event.parallel else tuple(calls[:1]))
+
+
+def _known(
+    state: RunState, frame: Frame, calls: Mapping[CallId, HostCall]
+) -> dict[CallId, Outcome]:
+    """The outcomes of the calls that the state itself answers."""
+    asking = [call_id for call_id, call in calls.items() if call.kind == "budget"]
+    return {call_id: Outcome("text", budget_line.report(state, frame)) for call_id in asking}
+
+
+def _with_budget(state: RunState, frame: Frame) -> Frame:
+    """The frame whose next message also says what is left of the limits that matter."""
+    line = budget_line.line(state, frame) if state.options.tell_budget else ""
+    return evolve(frame, news=f"{frame.news}\n\n{line}") if line else frame
 
 
 def _turn(frame: Frame, options: Options, purpose: Purpose) -> tuple[Frame, CallModel]:
@@ -221,7 +256,7 @@ def _call(frame: Frame, options: Options, purpose: Purpose) -> CallModel:
         purpose=purpose,
         prompt=history.prompt(frame, options),
         max_tokens=options.max_tokens,
-        adapter="root" if frame.id == ROOT else "subcall",
+        adapter=frame.adapter,
     )
 
 
@@ -256,7 +291,9 @@ def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[Run
     query = call.question or CHILD_QUERY
     steps = state.options.recursive_subcall_max_steps
     frame = open_frame(frame_id, query, context, state.options, max_steps=steps)
-    told, first = _turn(frame, state.options, "turn")
+    if call.model and state.options.rules >= 2:
+        frame = evolve(frame, adapter=call.model)
+    told, first = _turn(_with_budget(state, frame), state.options, "turn")
     return put(state, told), first
 
 

@@ -17,6 +17,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     EffectStarted,
     GuardTripped,
     LimitReached,
@@ -296,7 +297,13 @@ def on_done_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
 def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
     """The run ends where it is; its frames stay as they are, so that it can be resumed."""
     finished = RunFinished(status="cancelled", output=frame.best, error=event.reason)
-    return state, (Record(event=finished),)
+    return _at(state, event.clock_s), (Record(event=finished),)
+
+
+def on_live_deadline_passed(state: RunState, frame: Frame, event: DeadlinePassed) -> Step:
+    """The run ends where it is, with the best answer that it has; its frames stay as they are, so
+    that it can be resumed with more time."""
+    return frames.time_is_up(_at(state, event.clock_s), frame)
 
 
 def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 
 from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import AdapterPrice
 from rlm_fsm.prompts import PYRLM
+
+RULES = 2
+"""Version of the machine's rules that new runs follow, see `Options.rules`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,13 @@ class Options:
     """The run ends when this variable is set and not empty, and its cell did not raise."""
     auto_finalize_min_length: int = 0
     """Characters below which the variable doesn't count yet."""
+    tell_budget: bool = True
+    """Whether the model is told each turn, in a line, what is left of limits that matter."""
+    prices: tuple[AdapterPrice, ...] = ()
+    """What the run's models charge, as far as it is known."""
+    rules: int = RULES
+    """Version of the machine's own rules; a run keeps those that it began with. 1: a cost limit
+    sets nothing aside for calls, and a sub-run ignores the model that was named for it."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -73,6 +84,10 @@ class Options:
             raise UsageError(
                 f"auto_finalize_var={self.auto_finalize_var!r}: give the name of a variable"
             )
+
+    def price_of(self, adapter: str) -> AdapterPrice | None:
+        """The price of one of the run's adapters, if it is known."""
+        return next((item for item in self.prices if item.adapter == adapter), None)
 
     @property
     def depth_limit(self) -> int:
@@ -93,5 +108,6 @@ _LEAST = {
     "invalid_response_limit": 1,
     "repl_error_limit": 1,
     "auto_finalize_min_length": 0,
+    "rules": 1,
 }
 _OPTIONAL = frozenset({"invalid_response_limit", "repl_error_limit"})

@@ -11,13 +11,20 @@ Rules:
    So a limit is overshot by no more than the difference between estimates and bills.
 3. What is left never rises, except by settling: a bill below its estimate gives the difference
    back.
+4. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
+   the dearest token that the adapter has charged so far. A call whose cost stays unknown counts
+   against the limit with its estimate, and is never told as a cost.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
+
+from pyrsistent import PMap, pmap
 
 from rlm_fsm.errors import UsageError
 from rlm_fsm.evolve import evolve
+from rlm_fsm.ids import CallId
+from rlm_fsm.price import NANO_USD
 from rlm_fsm.values import Usage, estimate_tokens
 
 OnLimit = Literal["finalize", "raise"]
@@ -83,10 +90,19 @@ class Spent:
     """The part of them below the root."""
     cost_usd: float | None = None
     """Sum of the known costs; None while none is known."""
+    unpriced_calls: int = 0
+    """Replies whose cost isn't known."""
     seconds: float = 0.0
+    """Seconds of work on the run, up to the newest event that told the time."""
     reserved_tokens: int = 0
     """Estimates of the calls in flight."""
     reserved_subcall_tokens: int = 0
+    reserved_nusd: int = 0
+    """Nano-dollars: estimates of the calls in flight, and of replies whose cost isn't known."""
+    estimates_nusd: PMap[CallId, int] = field(default_factory=lambda: pmap())
+    """The part of each call in flight."""
+    rates: PMap[str, float] = field(default_factory=lambda: pmap())
+    """USD per token, the dearest so far, of adapters without a recorded price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +124,26 @@ def estimate(prompt_chars: int, max_tokens: int) -> int:
     return estimate_tokens(prompt_chars) + max_tokens
 
 
-def reserve(spent: Spent, tokens: int, *, below_root: bool, steps: int = 0) -> Spent:
-    """Set `tokens` aside for a call that starts, and count a root's turn."""
-    return evolve(
+def reserve(
+    spent: Spent,
+    tokens: int,
+    *,
+    below_root: bool,
+    steps: int = 0,
+    call_id: CallId | None = None,
+    nusd: int = 0,
+) -> Spent:
+    """Set `tokens` aside for a call that starts, and count a root's turn. With `nusd`, cost too."""
+    spent = evolve(
         spent,
         steps=spent.steps + steps,
         reserved_tokens=spent.reserved_tokens + tokens,
         reserved_subcall_tokens=spent.reserved_subcall_tokens + (tokens if below_root else 0),
     )
+    if not nusd or call_id is None:
+        return spent
+    estimates = spent.estimates_nusd.set(call_id, nusd)
+    return evolve(spent, reserved_nusd=spent.reserved_nusd + nusd, estimates_nusd=estimates)
 
 
 def settle(
@@ -126,8 +154,12 @@ def settle(
     usage: Usage,
     cost_usd: float | None,
     seconds: float,
+    unpriced: bool = False,
 ) -> Spent:
-    """Replace a reservation of `tokens` by the bill of the call that ended at `seconds`."""
+    """Replace a reservation of `tokens` by the bill of the call that ended at `seconds`.
+
+    `unpriced`: it was answered, and nobody knows what it cost.
+    """
     below = tokens if below_root else 0
     return evolve(
         spent,
@@ -135,16 +167,31 @@ def settle(
         usage=spent.usage + usage,
         subcall_tokens=spent.subcall_tokens + (usage.total_tokens if below_root else 0),
         cost_usd=spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd,
+        unpriced_calls=spent.unpriced_calls + unpriced,
         seconds=max(spent.seconds, seconds),
         reserved_tokens=spent.reserved_tokens - tokens,
         reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
     )
 
 
-def breach_by_call(policy: Policy, spent: Spent, tokens: int, *, below_root: bool) -> Breach | None:
-    """The first limit that a call estimated at `tokens` would exceed, or None.
+def release_cost(spent: Spent, call_id: CallId, *, keep: bool) -> Spent:
+    """Give back what was set aside of the cost of a call that ended; `keep` it where the bill
+    is unknown."""
+    nusd = spent.estimates_nusd.get(call_id)
+    if nusd is None:
+        return spent
+    reserved = spent.reserved_nusd - (0 if keep else nusd)
+    estimates = spent.estimates_nusd.remove(call_id)
+    return evolve(spent, reserved_nusd=reserved, estimates_nusd=estimates)
 
-    Cost has no estimate without a price list: a run stops once its limit is reached.
+
+def breach_by_call(
+    policy: Policy, spent: Spent, tokens: int, *, below_root: bool, nusd: int = 0
+) -> Breach | None:
+    """The first limit that a call estimated at `tokens` and `nusd` nano-dollars would exceed, or
+    None.
+
+    A call without an estimate of its cost may start until the limit is reached.
     """
     used = spent.usage.total_tokens + spent.reserved_tokens + tokens
     if policy.max_total_tokens is not None and used > policy.max_total_tokens:
@@ -153,8 +200,11 @@ def breach_by_call(policy: Policy, spent: Spent, tokens: int, *, below_root: boo
         used = spent.subcall_tokens + spent.reserved_subcall_tokens + tokens
         if used > policy.max_subcall_tokens:
             return Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
-    if policy.max_cost_usd is not None and (cost := spent.cost_usd or 0.0) >= policy.max_cost_usd:
-        return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=cost)
+    if policy.max_cost_usd is not None:
+        cost = spent.cost_usd or 0.0
+        total = cost + (spent.reserved_nusd + nusd) / NANO_USD
+        if total > policy.max_cost_usd or cost >= policy.max_cost_usd:
+            return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=total)
     if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
         return Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
     return None

@@ -26,6 +26,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     Derived,
     EffectStarted,
     Event,
@@ -40,6 +41,7 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.evolve import evolve
+from rlm_fsm.ids import ROOT
 from rlm_fsm.state import LIVE, Frame, Phase, RunState
 
 Handler = Callable[[RunState, Frame, Any], Step]
@@ -70,6 +72,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
     (ASKING, RunResumed): row(on.on_live_run_resumed, ASKING),
     (ASKING, Cancelled): row(on.on_live_cancelled, ASKING),
+    (ASKING, DeadlinePassed): row(on.on_live_deadline_passed, ASKING),
     (ASKING, RunFinished): row(on.on_any_run_finished, ASKING),
     (RUNNING, CodePaused): row(on.on_running_code_paused, WAITING, RUNNING),
     (RUNNING, CodeExecuted): row(
@@ -78,17 +81,20 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (RUNNING, ReplFailed): row(on.on_running_repl_failed, FAILED),
     (RUNNING, RunResumed): row(on.on_live_run_resumed, RUNNING),
     (RUNNING, Cancelled): row(on.on_live_cancelled, RUNNING),
+    (RUNNING, DeadlinePassed): row(on.on_live_deadline_passed, RUNNING),
     (RUNNING, RunFinished): row(on.on_any_run_finished, RUNNING),
     (WAITING, EffectStarted): row(on.on_waiting_effect_started, WAITING),
     (WAITING, ModelReplied): row(on.on_waiting_model_replied, WAITING, RUNNING),
     (WAITING, ModelFailed): row(on.on_waiting_model_failed, WAITING, RUNNING),
     (WAITING, RunResumed): row(on.on_live_run_resumed, WAITING),
     (WAITING, Cancelled): row(on.on_live_cancelled, WAITING),
+    (WAITING, DeadlinePassed): row(on.on_live_deadline_passed, WAITING),
     (WAITING, RunFinished): row(on.on_any_run_finished, WAITING),
     (READING, VariableRead): row(on.on_reading_variable_read, DONE, ASKING),
     (READING, ReplFailed): row(on.on_reading_repl_failed, FAILED),
     (READING, RunResumed): row(on.on_live_run_resumed, READING),
     (READING, Cancelled): row(on.on_live_cancelled, READING),
+    (READING, DeadlinePassed): row(on.on_live_deadline_passed, READING),
     (READING, RunFinished): row(on.on_any_run_finished, READING),
     (CLOSING, EffectStarted): row(on.on_closing_effect_started, CLOSING),
     (CLOSING, LimitReached): row(on.on_closing_limit_reached, DONE),
@@ -98,6 +104,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (CLOSING, ReplFailed): row(on.on_closing_repl_failed, DONE),
     (CLOSING, RunResumed): row(on.on_live_run_resumed, CLOSING),
     (CLOSING, Cancelled): row(on.on_live_cancelled, CLOSING),
+    (CLOSING, DeadlinePassed): row(on.on_live_deadline_passed, CLOSING),
     (CLOSING, RunFinished): row(on.on_any_run_finished, CLOSING),
     (DONE, RunResumed): row(on.on_done_run_resumed, ASKING),
     (DONE, RunFinished): row(on.on_any_run_finished, DONE),
@@ -163,7 +170,7 @@ def _take_owed(state: RunState, event: Event) -> tuple[Derived | ModelFailed, ..
     if state.is_over and (state.status == "finished" or not isinstance(event, RunResumed)):
         raise _illegal(None, event, f"the run is over ({state.status})")
     if not _is_expected(state, event):
-        raise _illegal(None, event, "no call of this name waits for an outcome")
+        raise _illegal(None, event, "nothing of this name waits for an outcome")
     return ()
 
 
@@ -177,6 +184,9 @@ def _is_expected(state: RunState, event: Event) -> bool:
             return frame is not None and frame.cell is not None and frame.cell.id == event.call_id
         case VariableRead():
             return frame is not None and frame.reading == event.name
+        case DeadlinePassed(clock_s=clock_s):
+            limit_s = state.options.policy.max_seconds
+            return event.frame == ROOT and limit_s is not None and clock_s >= limit_s
         case ReplFailed():
             return frame is not None and (frame.cell is not None or frame.reading is not None)
         case _:

@@ -89,6 +89,8 @@ class Frame:
     id: FrameId
     phase: Phase
     max_steps: int
+    adapter: str = "root"
+    """Which of the run's adapters takes its turns."""
     context: ContextInfo | None = None
     """What its REPL works on."""
     messages: PVector[Message] = field(default_factory=lambda: pvector())

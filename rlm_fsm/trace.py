@@ -8,7 +8,7 @@ Which event becomes which step (a sub-run's steps have ``sub_`` before their kin
 | ... of a call that code made | ``subcall`` |
 | the first event of a sub-run | ``recursive_subcall``, before the sub-run's own steps |
 | `CodeExecuted`, `ReplFailed` of a cell | ``repl_exec``: the code, all that it printed, its error |
-| `GuardTripped`, `LimitReached`, `Cancelled` | ``guard`` |
+| `GuardTripped`, `LimitReached`, `Cancelled`, `DeadlinePassed` | ``guard`` |
 
 Rules:
 
@@ -32,6 +32,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     EffectStarted,
     Event,
     GuardTripped,
@@ -208,6 +209,10 @@ class _Projection:
                 frame.is_closing = True
             case Cancelled():
                 self._guarded(frame, "cancelled", event.reason)
+            case DeadlinePassed():
+                self._guarded(
+                    frame, "max_seconds", f"the deadline passed at {event.clock_s:,.1f} s"
+                )
             case EffectStarted() | RunResumed() | RunFinished():
                 pass
 

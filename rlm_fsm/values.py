@@ -149,6 +149,9 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
+HostKind = Literal["subcall", "budget"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCall:
     """One question that code asks of the host while its cell is paused."""
@@ -167,6 +170,8 @@ class HostCall:
     """True or False when the function decides (`rlm_query`); None when the run's options do."""
     dedupe: bool = True
     """Whether an identical call of the same pause may answer this one too."""
+    kind: HostKind = "subcall"
+    """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once."""
 
 
 OutcomeKind = Literal["text", "error", "limit"]

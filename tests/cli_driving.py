@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -129,3 +129,11 @@ def recorded(log: Path, run_id: str) -> list[Event]:
     """The events of a run, checked."""
     with SqliteLog(log) as opened:
         return [logged.event for logged in opened.load(RunId(run_id))]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for another process."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.01)

@@ -207,6 +207,54 @@ class CallsContract(Driving):
         assert pauses == []
         assert result.stdout == "20 The True\n"
 
+    # Replies as data
+
+    def test_a_json_reply_is_a_value(self) -> None:
+        code = "r = llm_query_json('q')\nprint(r['a'][1]['b'], type(r).__name__)"
+        said = 'Here it is:\n```json\n{"a": [1, {"b": null}]}\n```'
+        assert self.output(code, answerer=lambda _: said) == "None dict\n"
+
+    def test_json_replies_of_a_batch_come_in_the_order_of_the_prompts(self) -> None:
+        said = self.output("print(llm_batch_json(['2', '[3, 4]']))", answerer=lambda p: p)
+        assert said == "[2, [3, 4]]\n"
+
+    def test_a_reply_without_json_is_marked_and_loses_no_other(self) -> None:
+        code = "r = llm_batch_json(['1', 'hm'])\nprint(r[0], r[1]['_raw'], '_parse_error' in r[1])"
+        assert self.output(code, answerer=lambda p: p) == "1 hm True\n"
+
+    def test_records_are_lists_of_dicts(self) -> None:
+        code = "print(llm_query_records('q'), llm_batch_records(['a', 'b']))"
+        said = {"q": '{"items": [{"n": 1}]}', "a": '[{"n": 2}, 5]', "b": '{"n": 3}'}
+        expected = "[{'n': 1}] [[{'n': 2}], [{'n': 3}]]\n"
+        assert self.output(code, answerer=lambda p: said[p]) == expected
+
+    def test_a_failed_subcall_of_a_json_batch_raises_or_is_marked(self) -> None:
+        (result,) = self.cells("llm_batch_json(['1', 'bad'])", answerer=bad_fails)
+        assert result.error is not None
+        assert "broken" in result.error.message
+        code = "r = llm_batch_json(['1', 'bad'], on_error='return')\nprint(r[0], r[1]['_raw'])"
+        assert self.output(code, answerer=bad_fails) == "1 [ERROR] broken\n"
+
+    # The budget
+
+    def test_the_budget_is_asked_of_the_host_and_is_a_dict(self) -> None:
+        left = '{"steps": 3, "subcalls": 9, "tokens": null, "cost_usd": 0.25}'
+        code = "b = budget()\nprint(b['steps'] + 1, b['tokens'], b['cost_usd'])"
+        (pause,), result = self.pauses(code, lambda _: left)
+        (call,) = pause.calls
+        assert (call.fn, call.kind, call.prompt) == ("budget", "budget", "")
+        assert result.stdout == "4 None 0.25\n"
+
+    def test_budget_may_be_a_variable_of_the_codes_own(self) -> None:
+        first, second = self.cells("budget = 500", "print(budget + 1)\nSHOW_VARS()")
+        assert (first.error, second.error) == (None, None)
+        assert second.stdout.startswith("501\n")
+        assert "budget: int" in second.stdout
+        assert self.read("budget = 500", "budget").text == "500"
+
+    def test_a_function_of_the_runtime_that_was_overwritten_is_back_in_the_next_cell(self) -> None:
+        assert self.output("llm_query_json = 5", "print(llm_query_json('[1]'))") == "[1]\n"
+
     # Questions over chunks
 
     def test_ask_sends_the_question_and_the_text(self) -> None:
@@ -238,6 +286,11 @@ class CallsContract(Driving):
         ):
             (pause,), _ = self.pauses(code, parallel_subcalls=default)
             assert pause.parallel is expected, code
+
+    def test_equal_chunks_are_merged_unless_told_otherwise(self) -> None:
+        for more, dedupe in (("", True), (", dedupe=False", False)):
+            (pause,), _ = self.pauses(f"ask_chunks('Q', ['a', 'a']{more})")
+            assert [call.dedupe for call in pause.calls] == [dedupe, dedupe]
 
     def test_ask_chunks_refuses_what_is_no_chunks(self) -> None:
         pauses, result = self.pauses("ask_chunks('Q', 5)")

@@ -19,6 +19,7 @@ from cli_driving import (
     set_up,
     start,
     type_in,
+    wait_until,
 )
 from loopback import Respond
 
@@ -200,8 +201,18 @@ def test_a_model_that_gives_no_code_and_no_answer_ends_as_partial(
 # Real processes
 
 
-@pytest.mark.parametrize("at", ["a turn", "a subcall", "a cell"])
-def test_ctrl_c_leaves_a_whole_log_and_names_the_run(at: str, log: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("at", "sent"),
+    [
+        ("a turn", signal.SIGINT),
+        ("a subcall", signal.SIGINT),
+        ("a cell", signal.SIGINT),
+        ("a subcall", signal.SIGTERM),
+    ],
+)
+def test_a_signal_leaves_a_whole_log_and_names_the_run(
+    at: str, sent: signal.Signals, log: Path, folder: Path
+) -> None:
     slow = Respond(body="", delay_s=60)
     code = {
         "a turn": "",
@@ -209,6 +220,7 @@ def test_ctrl_c_leaves_a_whole_log_and_names_the_run(at: str, log: Path, folder:
         "a cell": "import time\nprint('going on')\ntime.sleep(60)",
     }[at]
     first = f"```python\n{code}\n```" if code else slow
+    asked, in_flight = {"a turn": (1, [0]), "a subcall": (3, [1, 2]), "a cell": (1, [])}[at]
     begun = {"a turn": "run ", "a subcall": "llm_batch: 2", "a cell": "cell 1"}[at]
     with scripted([first, ANSWER], sub=slow) as server:
         arguments = ("run", "What?", str(folder), "--model", "m", "--base-url", server.base_url)
@@ -217,8 +229,10 @@ def test_ctrl_c_leaves_a_whole_log_and_names_the_run(at: str, log: Path, folder:
             for line in process.stderr:
                 if line.startswith(begun):
                     break
-            process.send_signal(signal.SIGINT)
+            wait_until(lambda: len(server.requests) == asked)
+            process.send_signal(sent)
             out, err = process.communicate(timeout=30)
+        wait_until(lambda: all(server.requests[number].hung_up for number in in_flight))
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in err

@@ -40,6 +40,8 @@ def folder(tmp_path: Path) -> Path:
         (["What?", "notes", "--max-steps", "many"], "give a whole number, 0 or more, not 'many'"),
         (["What?", "notes", "--max-total-tokens", "-1"], "none is no limit"),
         (["What?", "notes", "--max-cost", "nan"], "give a number, 0 or more"),
+        (["What?", "notes", "--price", "m=1"], "give MODEL=IN,OUT"),
+        (["What?", "notes", "--price", "m=1,x"], "give MODEL=IN,OUT"),
         (["What?", "notes", "--repl", "bash"], "choose python or monty, not 'bash'"),
         (["What?", "notes", "--nonsense"], "unrecognized arguments: --nonsense"),
         (
@@ -156,16 +158,22 @@ def test_every_option_reaches_the_recorded_run(log: Path, folder: Path) -> None:
     prompt.write_text("Be terse.")
     options = (
         "--max-steps 7 --max-subcalls 8 --max-total-tokens none --max-cost 1.5 --max-seconds 60 "
-        "--max-tokens 99 --subcall-max-tokens 98 --concurrency 3 --parallel --recursive "
-        f"--repl monty --subcall-model small --quiet --system-prompt {prompt}"
+        "--max-subcall-tokens 5000 --max-tokens 99 --subcall-max-tokens 98 --concurrency 3 "
+        f"--parallel --recursive --repl monty --subcall-model small --quiet "
+        f"--system-prompt {prompt}"
     )
+    prices = ("--price", "m=1,2 small=0,0.5")
     with scripted([ANSWER]) as server:
-        assert ask(server, "What?", str(folder), *options.split()) == 0
+        assert ask(server, "What?", str(folder), *options.split(), *prices) == 0
     started = recorded(log, runs(log)[0].run_id)[0]
     assert isinstance(started, RunStarted)
     chosen, policy = started.options, started.options.policy
     assert (policy.max_steps, policy.max_subcalls, policy.max_total_tokens) == (7, 8, None)
     assert (policy.max_cost_usd, policy.max_seconds) == (1.5, 60)
+    assert policy.max_subcall_tokens == 5_000
+    assert [
+        (item.adapter, item.model, item.price.completion_usd_per_mtok) for item in chosen.prices
+    ] == [("root", "m", 2), ("subcall", "small", 0.5)]
     assert (chosen.max_tokens, chosen.subcall_max_tokens) == (99, 98)
     assert (chosen.max_concurrent_subcalls, chosen.repl_backend) == (3, "monty")
     assert chosen.parallel_subcalls

@@ -3,9 +3,7 @@
 import json
 import signal
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from cli_driving import (
     set_up,
     start,
     type_in,
+    wait_until,
 )
 from loopback import ChatServer, Respond, chat
 
@@ -91,14 +90,6 @@ def begin(model: Ruler, words: Path, log: Path, *more: str) -> "subprocess.Popen
     url = model.server.base_url
     arguments = ("What?", str(words), "--model", "m", "--base-url", url, "--concurrency", "2")
     return start("run", *arguments, *more, log=log)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for another process."""
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
 
 
 def killed_in_a_batch(model: Ruler, words: Path, log: Path) -> str:

@@ -1,8 +1,9 @@
 """The format of events and effects stays what it is.
 
-`python tests/test_codec_format.py --rewrite` writes `data/events_v1.json` anew. That is right only
+`data/events_v1.json` is never written again: its events must load for ever.
+`python tests/test_codec_format.py --rewrite` writes `data/events_v2.json` anew. That is right only
 while no version with this format has been published; afterwards a changed format needs a new
-version of the kind, an upcaster, and a golden file of its own beside the old one.
+version of the kind, an upcaster, and a golden file of its own beside the old ones.
 """
 
 import json
@@ -18,6 +19,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     EffectStarted,
     Event,
     GuardTripped,
@@ -33,9 +35,13 @@ from rlm_fsm.event import (
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import AdapterPrice, Price
 from rlm_fsm.values import CodeError, ContextInfo, HostCall, Outcome, TextRef, Usage, text_hash
 
-GOLDEN = Path(__file__).parent / "data" / "events_v1.json"
+GOLDEN = Path(__file__).parent / "data" / "events_v2.json"
+OLDEST = Path(__file__).parent / "data" / "events_v1.json"
+BEFORE_2 = {"tell_budget": False, "prices": (), "rules": 1}
+"""What the options that version 1 lacks say of its runs."""
 LONG = "0123456789abcdef" * (BLOB_CHARS // 16) + "!"
 PAIR = "\ud83d\ude00"
 """Two lone surrogates that JSON would read as one character."""
@@ -53,6 +59,14 @@ def started() -> RunStarted:
             subcall_system_prompt="Answer.",
             recursive_subcall_system_prompt="Work.",
             auto_finalize_var="answer",
+            prices=(
+                AdapterPrice(
+                    adapter="root",
+                    model="m-1",
+                    price=Price(prompt_usd_per_mtok=0.5, completion_usd_per_mtok=2),
+                    source="given",
+                ),
+            ),
         ),
         environment={"python": "3.11", "repl": "monty"},
     )
@@ -120,6 +134,7 @@ SAMPLES: tuple[Event, ...] = (
                 recursive=False,
                 dedupe=False,
             ),
+            HostCall(fn="budget", prompt="", kind="budget"),
         ),
         parallel=False,
         elapsed_s=0.125,
@@ -138,7 +153,8 @@ SAMPLES: tuple[Event, ...] = (
     GuardTripped(frame=ROOT, guard="min_steps", reason="Look again."),
     LimitReached(frame=ROOT, limit="max_steps", allowed=8, used=8.5),
     RunResumed(options=started().options, on_uncertain="fail", environment={"python": "3.12"}),
-    Cancelled(reason="Ctrl-C", frame=FrameId("0.1")),
+    Cancelled(reason="Ctrl-C", frame=FrameId("0.1"), clock_s=2.5),
+    DeadlinePassed(clock_s=60.25),
     RunFinished(status="partial", output="42", limit="max_steps", error="late"),
 )
 
@@ -164,11 +180,38 @@ def test_the_format_is_what_it_was() -> None:
     )
 
 
-def test_old_events_still_load() -> None:
+def loaded(path: Path) -> list[Event]:
+    """The events of a golden file."""
     texts = {text_hash(text): text for text in (LONG, PAIR)}
-    old = json.loads(GOLDEN.read_text())["events"]
-    events = [decode(kind, version, data, texts.__getitem__) for kind, version, data in old]
-    assert events == list(SAMPLES)
+    stored = json.loads(path.read_text())["events"]
+    return [decode(kind, version, data, texts.__getitem__) for kind, version, data in stored]
+
+
+def test_events_of_today_load() -> None:
+    assert loaded(GOLDEN) == list(SAMPLES)
+
+
+def as_version_1(event: Event) -> Event:
+    """A sample as version 1 could say it."""
+    match event:
+        case RunStarted() | RunResumed():
+            assert event.options is not None
+            return replace(event, options=replace(event.options, **BEFORE_2))
+        case Cancelled():
+            return replace(event, clock_s=0.0)
+        case CodePaused():
+            return replace(event, calls=event.calls[:2])
+        case _:
+            return event
+
+
+def test_events_of_version_1_load_and_say_what_runs_did_then() -> None:
+    known = [event for event in SAMPLES if not isinstance(event, DeadlinePassed)]
+    assert loaded(OLDEST) == [as_version_1(event) for event in known]
+
+
+def test_effects_have_the_hashes_that_they_had_in_version_1() -> None:
+    assert golden()["effects"] == json.loads(OLDEST.read_text())["effects"]
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--rewrite"]:

@@ -73,6 +73,7 @@ def test_llm_query_asks_once_and_returns_the_reply() -> None:
                     "max_tokens": 9,
                     "recursive": None,
                     "dedupe": True,
+                    "kind": "subcall",
                 }
             ],
             False,

@@ -5,6 +5,7 @@ frame moved as its row says, budgets never rise, and the invariants of `rlm_fsm.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     Event,
     ModelFailed,
     ModelReplied,
@@ -37,6 +39,7 @@ from rlm_fsm.fold import advance, fold, pending, state_at
 from rlm_fsm.ids import CallId, RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, estimate
+from rlm_fsm.price import NANO_USD, AdapterPrice, Price
 from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.reply import visible
 from rlm_fsm.state import INITIAL, Phase, RunState
@@ -52,6 +55,12 @@ REPLIES = st.one_of(
     st.text(max_size=40),
 )
 PROMPTS = st.lists(st.sampled_from(["a", "b", "c", "long " * 300]), max_size=6)
+PRICE = AdapterPrice(
+    adapter="root",
+    model="m",
+    price=Price(prompt_usd_per_mtok=1, completion_usd_per_mtok=40),
+    source="given",
+)
 OPTIONS = st.builds(
     Options,
     policy=st.builds(
@@ -81,6 +90,8 @@ OPTIONS = st.builds(
     invalid_response_limit=st.sampled_from([None, 2]),
     repl_error_limit=st.sampled_from([None, 2]),
     auto_finalize_var=st.sampled_from([None, "answer"]),
+    tell_budget=st.booleans(),
+    prices=st.sampled_from([(), (PRICE,), (PRICE, replace(PRICE, adapter="subcall"))]),
 )
 
 
@@ -96,6 +107,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.outstanding: list[Effect] = []
         self.over_estimate = 0
+        self.over_cost_usd = 0.0
         self.told: dict[CallId, Outcome] = {}
         self.clock_s = 0.0
 
@@ -143,6 +155,9 @@ class AnySchedule(RuleBasedStateMachine):
                 event = CodeExecuted(**named, error=BOOM, repl_lost=True)
             case _:
                 event = ReplFailed(**named, message="no process")
+        if isinstance(event, CodePaused) and data.draw(st.booleans()):
+            asked = HostCall(fn="budget", prompt="", kind="budget")
+            event = replace(event, calls=(*event.calls, asked))
         self.commit([event])
 
     @precondition(lambda self: self.waiting_for(ReadVariable))
@@ -159,6 +174,18 @@ class AnySchedule(RuleBasedStateMachine):
     def somebody_cancels(self, now: int) -> None:
         if now == 0:
             self.commit([Cancelled(reason="enough")])
+
+    @precondition(
+        lambda self: not self.state.is_over and self.state.options.policy.max_seconds is not None
+    )
+    @rule(now=st.integers(0, 9))
+    def the_deadline_passes(self, now: int) -> None:
+        """Whatever is in flight, the run ends, and says by which limit."""
+        if now == 0:
+            self.clock_s = max(self.clock_s, self.state.options.policy.max_seconds)
+            self.commit([DeadlinePassed(clock_s=self.clock_s)])
+            assert self.state.limit == "max_seconds"
+            assert self.state.status in ("partial", "failed")
 
     @precondition(lambda self: self.state.seq > 0)
     @rule()
@@ -179,6 +206,7 @@ class AnySchedule(RuleBasedStateMachine):
         """After a crash, a failure, a limit or a cancellation, perhaps with other options."""
         if options is not None:
             self.over_estimate += 10**9  # smaller limits than what is spent already are legal
+            self.over_cost_usd += 10**9
         uncertain = len(self.state.calls)
         before = self.state.uncertain
         self.outstanding = []
@@ -226,6 +254,16 @@ class AnySchedule(RuleBasedStateMachine):
         if policy.max_subcall_tokens is not None:
             used = spent.subcall_tokens + spent.reserved_subcall_tokens
             assert used <= policy.max_subcall_tokens + self.over_estimate
+
+        cost = (spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD
+        if policy.max_cost_usd is not None:
+            assert cost <= policy.max_cost_usd + self.over_cost_usd + 1e-9
+
+    @invariant()
+    def costs_are_set_aside_for_calls_in_flight_alone(self) -> None:
+        spent = self.state.spent
+        assert set(spent.estimates_nusd) <= set(self.state.calls)
+        assert spent.reserved_nusd >= sum(spent.estimates_nusd.values())
 
     @invariant()
     def frames_are_as_their_phase_says(self) -> None:
@@ -291,7 +329,9 @@ class AnySchedule(RuleBasedStateMachine):
             self.told[call.call_id] = Outcome("text", visible(text))
         billed = data.draw(st.integers(0, 400))
         self.over_estimate += max(0, billed - self.reserved(call))
-        cost = data.draw(st.sampled_from([None, 0.01]))
+        cost = data.draw(st.sampled_from([None, 0.001, 0.01]))
+        estimated = self.state.spent.estimates_nusd.get(call.call_id, 0) / NANO_USD
+        self.over_cost_usd += max(0.0, (cost or 0.0) - estimated)
         return ModelReplied(**named, text=text, usage=Usage(billed, 0, billed), cost_usd=cost)
 
     def reserved(self, call: CallModel) -> int:

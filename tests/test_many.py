@@ -39,6 +39,7 @@ class Answering:
     """A model that answers each question by name, and counts what is asked of it."""
 
     model = "answering"
+    reports_cost = True
 
     def __init__(
         self, reply: Callable[[str], str] | None = None, *, tokens: int = 100, cost: float = 0.0
@@ -351,7 +352,7 @@ def test_a_budget_of_cost_counts_what_earlier_processes_spent(tmp_path: Path):
 
     first, calls = spend(2.0)
     assert (first.counts()["finished"], calls, first.cost_usd) == (2, 2, 2.0)
-    assert "max_cost_usd=2.0, 2 spent" in (first.stopped or "")
+    assert "max_cost_usd=2.0, 0 left" in (first.stopped or "")
     second, calls = spend(2.0)
     assert (second.counts()["finished"], calls) == (2, 0)
     third, calls = spend(5.0)

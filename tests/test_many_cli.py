@@ -287,6 +287,7 @@ def row(
         estimated=False,
         seconds=1.0,
         uncertain_calls=0,
+        unpriced_calls=0,
     )
     return JobResult(
         id=job,

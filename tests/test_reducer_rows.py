@@ -12,6 +12,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     EffectStarted,
     GuardTripped,
     LimitReached,
@@ -649,6 +650,7 @@ EXAMPLES = {
     LimitReached: LimitReached(frame="0", limit="max_steps", allowed=1, used=2),
     RunResumed: RunResumed(),
     Cancelled: Cancelled(reason="enough"),
+    DeadlinePassed: DeadlinePassed(clock_s=60),
     RunFinished: RunFinished(status="finished"),
 }
 

@@ -234,6 +234,11 @@ class HttpAdapter(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, url={self._endpoint.shown_url!r})"
 
+    @property
+    def url(self) -> str:
+        """Where it asks, without query and user: price lists tell providers apart by it."""
+        return self._endpoint.shown_url
+
     @abstractmethod
     async def acomplete(
         self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.0

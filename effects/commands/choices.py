@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from effects.commands.options import NO_LIMIT, REPL, Option, amount, limit, whole
+from effects.commands.options import NO_LIMIT, REPL, Option, amount, limit, prices, whole
 from rlm_fsm.errors import UsageError
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import Price
 
 _POLICY, _DEFAULTS = Policy(), Options()
 
@@ -69,10 +70,23 @@ LIMIT_OPTIONS = (
         help=f"tokens of all calls (default {_POLICY.max_total_tokens}; none: no limit)",
     ),
     Option(
+        name="max-subcall-tokens",
+        metavar="N",
+        convert=limit(whole(0)),
+        help="tokens of all calls below the root (default none)",
+    ),
+    Option(
         name="max-cost",
         metavar="USD",
         convert=limit(amount),
-        help="cost of all calls, where the provider tells it (default none)",
+        help="cost of all calls (default none); every model needs a price that is known",
+    ),
+    Option(
+        name="price",
+        metavar="PRICES",
+        convert=prices,
+        help="what models charge, in USD for a million tokens sent and generated, as in "
+        '"MODEL=0.15,0.60 OTHER=0,0"; else the price list of rlm-fsm[prices] says it',
     ),
     Option(
         name="max-seconds",
@@ -113,6 +127,7 @@ LIMITS = {
     "max_steps": "max_steps",
     "max_subcalls": "max_subcalls",
     "max_total_tokens": "max_total_tokens",
+    "max_subcall_tokens": "max_subcall_tokens",
     "max_cost": "max_cost_usd",
     "max_seconds": "max_seconds",
 }
@@ -139,6 +154,11 @@ def options_given(arguments: Namespace) -> dict[str, Any]:
 def policy_given(arguments: Namespace, before: Policy) -> Policy:
     """A policy with the limits that were given."""
     return replace(before, **_given(arguments, LIMITS))
+
+
+def prices_given(arguments: Namespace) -> dict[str, Price]:
+    """What models charge, as far as it was given."""
+    return dict(arguments.price or {})
 
 
 def make_adapter(name: str | None, base_url: str | None, environment: Mapping[str, str]) -> Any:

@@ -4,7 +4,10 @@ Exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial, 130
 """
 
 import shlex
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +74,7 @@ def perform(act: Callable[[], RunResult], view: "LiveView | PlainView", log: str
     """
     error: str | None = None
     follower = view.follower
-    with view:
+    with view, terminated_like_interrupted():
         try:
             result = act()
             if not follower.run_id:  # it was over: there was nothing to append
@@ -92,6 +95,24 @@ def perform(act: Callable[[], RunResult], view: "LiveView | PlainView", log: str
                 raise
             error = f"cancelled. The run {follower.run_id} is in the log {log}."
     return Conclusion(run_id=follower.run_id, state=follower.state, log=log, error=error)
+
+
+@contextmanager
+def terminated_like_interrupted() -> Generator[None]:
+    """Let SIGTERM do what Ctrl-C does: calls in flight are hung up, the log says ``cancelled``."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        del number, frame
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:

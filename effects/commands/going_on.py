@@ -18,6 +18,7 @@ from effects.commands.choices import (
     make_adapters,
     options_given,
     policy_given,
+    prices_given,
 )
 from effects.commands.options import (
     ACCEPT_CHANGED_OUTPUT,
@@ -115,6 +116,7 @@ def resume(arguments: Namespace, environment: Mapping[str, str]) -> int:
             policy=policy,
             on_uncertain=on_uncertain,
             on_changed_output="accept" if arguments.accept_changed_output else "raise",
+            prices=prices_given(arguments),
             event_listener=view,
             logger=silent_logger(),
             **given,
@@ -161,6 +163,7 @@ def fork(arguments: Namespace, environment: Mapping[str, str]) -> int:
             context=_context(arguments),
             edit=edit,
             on_changed_output="accept" if accepts else "raise",
+            prices=prices_given(arguments),
             event_listener=view,
             logger=silent_logger(),
             **_models(arguments, environment, record),

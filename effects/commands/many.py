@@ -13,8 +13,15 @@ from effects.commands.choices import (
     make_adapters,
     options_given,
     policy_given,
+    prices_given,
 )
-from effects.commands.conclude import ANSWERED, CANCELLED, FAILED, PARTIAL
+from effects.commands.conclude import (
+    ANSWERED,
+    CANCELLED,
+    FAILED,
+    PARTIAL,
+    terminated_like_interrupted,
+)
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, Option, amount, whole
 from effects.commands.run import read_context, silent_logger
 from effects.commands.terminal import Terminal
@@ -49,7 +56,7 @@ BATCH_OPTIONS = (
         name="budget-cost",
         metavar="USD",
         convert=amount,
-        help="cost of all runs together, where the provider tells it",
+        help="cost of all runs together; every model needs a price that is known",
     ),
     Option(name="budget-tokens", metavar="N", convert=whole(0), help="tokens of all runs together"),
     Option(name="budget-seconds", metavar="S", convert=amount, help="seconds for the whole batch"),
@@ -114,24 +121,26 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
     }
     view = _Told(_view(terminal))
     try:
-        result = run_many(
-            Path(arguments.jobs),
-            name=arguments.batch,
-            context=read_context(arguments.paths) if arguments.paths else None,
-            budget=Budget(
-                max_cost_usd=arguments.budget_cost,
-                max_total_tokens=arguments.budget_tokens,
-                max_seconds=arguments.budget_seconds,
-            ),
-            watcher=view,
-            on_row=_writer(terminal, arguments),
-            policy=policy_given(arguments, Policy()),
-            log=log_target(arguments.log),
-            logger=silent_logger(),
-            **{name: value for name, value in counts.items() if value is not None},
-            **make_adapters(arguments, environment),
-            **options_given(arguments),
-        )
+        with terminated_like_interrupted():
+            result = run_many(
+                Path(arguments.jobs),
+                name=arguments.batch,
+                context=read_context(arguments.paths) if arguments.paths else None,
+                budget=Budget(
+                    max_cost_usd=arguments.budget_cost,
+                    max_total_tokens=arguments.budget_tokens,
+                    max_seconds=arguments.budget_seconds,
+                ),
+                watcher=view,
+                on_row=_writer(terminal, arguments),
+                policy=policy_given(arguments, Policy()),
+                prices=prices_given(arguments),
+                log=log_target(arguments.log),
+                logger=silent_logger(),
+                **{name: value for name, value in counts.items() if value is not None},
+                **make_adapters(arguments, environment),
+                **options_given(arguments),
+            )
     except KeyboardInterrupt:
         if not view.name:
             raise

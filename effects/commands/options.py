@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rlm_fsm.errors import UsageError
+from rlm_fsm.price import Price
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -127,6 +128,21 @@ def amount(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ArgumentTypeError(f"give a number, 0 or more, not {text!r}")
     return value
+
+
+def prices(text: str) -> dict[str, Price]:
+    """Prices by model, from ``MODEL=IN,OUT`` with blanks between models."""
+    found: dict[str, Price] = {}
+    for part in text.split():
+        model, _, numbers = part.rpartition("=")
+        try:
+            prompt, completion = (float(number) for number in numbers.split(","))
+            found[model] = Price(prompt_usd_per_mtok=prompt, completion_usd_per_mtok=completion)
+        except (ValueError, UsageError):
+            model = ""
+        if not model:
+            raise ArgumentTypeError(f"give MODEL=IN,OUT in USD per million tokens, not {part!r}")
+    return found
 
 
 def choice(*allowed: str) -> Callable[[str], str]:

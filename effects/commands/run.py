@@ -14,6 +14,7 @@ from effects.commands.choices import (
     make_adapters,
     options_given,
     policy_given,
+    prices_given,
 )
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET
 from effects.commands.terminal import Terminal
@@ -55,6 +56,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     view = terminal.view()
     rlm = RLM(
         policy=policy_given(arguments, Policy()),
+        prices=prices_given(arguments),
         log=log,
         event_listener=view,
         logger=silent_logger(),

@@ -89,11 +89,11 @@ class Ledger:
             self._spent[name] += _amount(used, name) - _amount(before, name)
         self._used[run_id] = used
 
-    def grant(self, run_id: RunId, *, first_tokens: int, at_once: int) -> Policy | None:
+    def grant(self, run_id: RunId, *, first: Used, at_once: int) -> Policy | None:
         """The limits of a run that begins or goes on; None when too little is free.
 
-        `first_tokens` is the estimate of its first call, `at_once` the number of runs that could
-        begin now, this one included.
+        `first` is the estimate of its first call, `at_once` the number of runs that could begin
+        now, this one included.
         """
         if self.reached() is not None:
             return None
@@ -103,7 +103,7 @@ class Ledger:
             free = self._free(name)
             if free is None:
                 continue
-            least = first_tokens if name == "max_total_tokens" else 0.0
+            least = _amount(first, name)
             wanted = least if self.is_idle else max(least, self._mean(name))
             share = max(free / at_once, min(free, wanted))
             if share < wanted or share <= 0:
@@ -129,17 +129,17 @@ class Ledger:
             return "max_seconds"
         return None
 
-    def refusal(self, first_tokens: int) -> str:
+    def refusal(self, first: Used) -> str:
         """Why no more runs are begun."""
-        name = self.reached()
-        if name == "max_seconds":
+        if self.reached() == "max_seconds":
             return f"the budget's time is over: max_seconds={self.budget.max_seconds:g}"
-        if name is None:
-            free = self._free("max_total_tokens") or 0
-            told = f"max_total_tokens={self.budget.max_total_tokens:,}, {free:,.0f} are left, "
-            return f"the budget is used up: {told}a first call takes {first_tokens:,}"
-        allowed, spent = self._allowed(name), self._spent[name]
-        return f"the budget is used up: {name}={allowed:,}, {spent:,.6g} spent"
+        for name in SHARED:
+            allowed, least = self._allowed(name), _amount(first, name)
+            left = self._free(name)
+            if allowed is not None and left is not None and (left <= 0 or left < least):
+                takes = f", a first call takes {least:,.6g}" if least else ""
+                return f"the budget is used up: {name}={allowed:,}, {left:,.6g} left{takes}"
+        raise AssertionError("nothing is refused while there is room")
 
     def _allowed(self, name: Limit) -> float | None:
         allowed: float | None = getattr(self.budget, name)

@@ -31,7 +31,9 @@ from rlm_fsm.event import OnUncertain
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, estimate
+from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
+from rlm_fsm.values import estimate_tokens
 
 _logger = logging.getLogger("rlm_fsm")
 
@@ -132,7 +134,7 @@ class Batch:
             except RLMError as error:
                 self._take(row_of(job, run_id, None, origin="none", error=str(error)))
                 continue
-            self.ledger.note(run_id, _used(result))
+            self.ledger.note(run_id, _used(state))
             if _is_missing(state, self.ledger.policy):
                 self._queue.append(job)
             else:
@@ -172,12 +174,12 @@ class Batch:
 
     async def _admitted(self, job: CheckedJob) -> Policy | None:
         """The limits of the job's run, once the budget has room for it; None for never."""
-        first = self._first_tokens(job)
+        first = self._first_call(job)
         async with self._changed:
             while self.stopped is None:
                 at_once = min(self.max_runs - self._active, len(self._queue) + 1)
                 policy = self.ledger.grant(
-                    job.run_id(self.name), first_tokens=first, at_once=max(1, at_once)
+                    job.run_id(self.name), first=first, at_once=max(1, at_once)
                 )
                 if policy is not None:
                     return policy
@@ -192,7 +194,6 @@ class Batch:
         run_id = job.run_id(self.name)
         origin: Origin = "resumed" if run_id in self._existing else "new"
         error: Exception | None = None
-        result: RunResult | None = None
         try:
             await self._perform(job, run_id, policy)
         except Exception as failure:  # a user's adapter or session may raise anything
@@ -200,12 +201,12 @@ class Batch:
             if not isinstance(failure, RLMError):
                 _logger.exception("job %s of batch %s failed", job.id, self.name)
         finally:
-            result = self._result(run_id)
-            self.ledger.settle(run_id, Used() if result is None else _used(result))
+            found = self._found(run_id)
+            self.ledger.settle(run_id, _used(found[1]) if found else Used())
         told = None if error is None else f"{error}" or type(error).__name__
         if isinstance(error, ModelAuthError) and self.stopped is None:
             self.stopped = f"the model service refused the key: {told}"
-        return row_of(job, run_id, result, origin=origin, error=told)
+        return row_of(job, run_id, found[0] if found else None, origin=origin, error=told)
 
     async def _perform(self, job: CheckedJob, run_id: RunId, policy: Policy) -> None:
         parts = replace(self.parts, labels={"batch": self.name, "job": job.id})
@@ -227,12 +228,12 @@ class Batch:
             on_changed_output=self.on_changed_output,
         )
 
-    def _result(self, run_id: RunId) -> RunResult | None:
+    def _found(self, run_id: RunId) -> tuple[RunResult, RunState] | None:
         """What the log has of a run; None when it never began, or can't be read."""
         log = self.parts.log
         assert not isinstance(log, str), "the batch has opened its log"
         try:
-            return self._read(log, run_id)[0]
+            return self._read(log, run_id)
         except RLMError:
             return None
 
@@ -259,7 +260,8 @@ class Batch:
         if job.id in self._cut:
             return
         run_id = job.run_id(self.name)
-        result = self._result(run_id) if run_id in self._existing else None
+        found = self._found(run_id) if run_id in self._existing else None
+        result = found[0] if found else None
         row = row_of(job, run_id, result, origin="log" if result else "none")
         why = f"{self.stopped}. Start the batch again to go on"
         self._take(replace(row, status="not_started", error=why))
@@ -268,10 +270,12 @@ class Batch:
         self._rows[row.id] = row
         self.emit(row)
 
-    def _first_tokens(self, job: CheckedJob) -> int:
-        options = self.options
+    def _first_call(self, job: CheckedJob) -> Used:
+        """The estimate of a run's first call."""
+        options, price = self.options, self.options.price_of("root")
         chars = len(options.system_prompt) + len(options.system_prompt_supplement) + len(job.query)
-        return estimate(chars, options.max_tokens)
+        nusd = price.price.estimate_nusd(estimate_tokens(chars), options.max_tokens) if price else 0
+        return Used(tokens=estimate(chars, options.max_tokens), cost_usd=nusd / NANO_USD)
 
 
 def _is_missing(state: RunState, policy: Policy) -> bool:
@@ -288,6 +292,11 @@ def _is_missing(state: RunState, policy: Policy) -> bool:
     return allowed is not None and (now is None or now > allowed)
 
 
-def _used(result: RunResult) -> Used:
-    usage = result.usage
-    return Used(tokens=usage.total_tokens, cost_usd=result.cost_usd or 0.0, seconds=usage.seconds)
+def _used(state: RunState) -> Used:
+    """What a run has used, with what is set aside for calls whose cost isn't known."""
+    spent = state.spent
+    return Used(
+        tokens=spent.usage.total_tokens,
+        cost_usd=(spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD,
+        seconds=spent.seconds,
+    )

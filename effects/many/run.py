@@ -19,6 +19,7 @@ from effects.many.driver import Batch, OnRow, Watcher
 from effects.many.job import CheckedJob, Jobs, check_name, checked_jobs, fingerprint
 from effects.many.rows import JobResult, ManyResult
 from effects.models import describe
+from effects.prices import check_cost_limit
 from effects.rlm import RLM, run_job
 from effects.sessions import OnChangedOutput
 from rlm_fsm.errors import UsageError
@@ -168,6 +169,7 @@ def _model(
         if adapter is not None or options:
             named = ", ".join(["adapter"] * (adapter is not None) + sorted(options))
             raise UsageError(f"pass rlm= or {named}, not both")
+        _check_cost(rlm, budget)
         return rlm, rlm.options.policy
     policy = cast(Policy, options.pop("policy", None) or Policy())
     capped = policy
@@ -178,6 +180,12 @@ def _model(
     return RLM(adapter, policy=capped, **options), policy
 
 
+def _check_cost(rlm: RLM, budget: Budget) -> None:
+    """Refuse a budget of cost for models whose cost nobody knows."""
+    capped = replace(rlm.options.policy, max_cost_usd=budget.max_cost_usd)
+    check_cost_limit(capped, rlm.parts.adapters, rlm.options.prices)
+
+
 def _parts(rlm: RLM, max_calls: int, view: Watcher | None) -> Parts:
     log = MemoryLog() if rlm.parts.log == ":memory:" else rlm.parts.log
     listeners = rlm.parts.listeners if view is None else (*rlm.parts.listeners, view)
@@ -186,8 +194,9 @@ def _parts(rlm: RLM, max_calls: int, view: Watcher | None) -> Parts:
 
 
 def _default_name(jobs: list[CheckedJob], rlm: RLM) -> str:
-    """A name that follows from the jobs and from what decides their answers; limits don't."""
-    options = asdict(replace(rlm.options, policy=Policy()))
+    """A name that follows from the jobs and from what decides their answers: neither limits
+    nor prices do."""
+    options = asdict(replace(rlm.options, policy=Policy(), prices=()))
     models = {name: describe(adapter) for name, adapter in rlm.parts.adapters.items()}
     return "many-" + fingerprint([sorted(job.key for job in jobs), options, models])
 

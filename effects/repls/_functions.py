@@ -18,11 +18,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 DEFAULT_CHUNK_CHARS = 50_000
-"""Characters per piece where the code names no size.
-
-About 12,000 tokens of English, some 50,000 of Chinese: fits the windows of small models too.
-200 subcalls, the default limit of a run, cover 10 million characters.
-"""
+"""Characters per piece where the code names no size: about 12,000 tokens of English, 50,000 of
+Chinese, which fits small models too. 200 subcalls, the default limit, cover 10 million."""
 ERROR_MARK = "[ERROR] "
 """What a failed subcall's text begins with under ``on_error="return"``."""
 NO_ANSWER = "NO_ANSWER"
@@ -50,8 +47,7 @@ class Ask(NamedTuple):
     """Questions for the host, asked together."""
 
     calls: list[dict[str, Any]]
-    """Plain data, each with the fields of a host call: ``fn prompt question model max_tokens
-    recursive dedupe``."""
+    """Plain data, each with the fields of a `HostCall`."""
     parallel: bool
     """False: one after the other, in this order."""
 
@@ -78,11 +74,11 @@ def programs(view: View, *, parallel_subcalls: bool) -> dict[str, Callable[..., 
     """
     del view
     made = {
-        "llm_query": _query("llm_query", None),
-        "rlm_query": _query("rlm_query", True),
-        "llm_batch": _batch("llm_batch", None),
-        "llm_query_batched": _batch("llm_query_batched", None),
-        "rlm_query_batched": _batch("rlm_query_batched", True),
+        "llm_query": query("llm_query", None),
+        "rlm_query": query("rlm_query", True),
+        "llm_batch": batch("llm_batch", None),
+        "llm_query_batched": batch("llm_query_batched", None),
+        "rlm_query_batched": batch("rlm_query_batched", True),
         "llm_query_batch": _query_batch(parallel_subcalls),
         "ask": _ask("ask"),
         "ask_chunk": _ask("ask_chunk"),
@@ -124,9 +120,7 @@ def pick_first_answer(answers: Iterable[str | None]) -> str | None:
 
 def show_vars(variables: Mapping[str, str]) -> str:
     """What `SHOW_VARS()` gives: a line ``name: type`` for each variable."""
-    if not variables:
-        return "No variables yet."
-    return "\n".join(f"{name}: {kind}" for name, kind in variables.items())
+    return "\n".join(f"{name}: {kind}" for name, kind in variables.items()) or "No variables yet."
 
 
 def drive(program: Program, ask: Callable[[Ask], list[Answer]]) -> Any:
@@ -140,7 +134,9 @@ def drive(program: Program, ask: Callable[[Ask], list[Answer]]) -> Any:
         answers = ask(request)
 
 
-def _query(name: str, recursive: bool | None) -> Callable[..., Program]:
+def query(name: str, recursive: bool | None) -> Callable[..., Program]:
+    """A function `name` that asks one prompt."""
+
     def query(text: object, model: str | None = None, max_tokens: int | None = None) -> Program:
         """Ask a sub-model that sees only this text. Returns its reply."""
         texts = [_text_of("the prompt", text)]
@@ -149,7 +145,9 @@ def _query(name: str, recursive: bool | None) -> Callable[..., Program]:
     return query
 
 
-def _batch(name: str, recursive: bool | None) -> Callable[..., Program]:
+def batch(name: str, recursive: bool | None) -> Callable[..., Program]:
+    """A function `name` that asks many prompts in parallel."""
+
     def batch(
         prompts: object,
         model: str | None = None,
@@ -186,6 +184,7 @@ def _ask_chunks(name: str, parallel_subcalls: bool) -> Callable[..., Program]:
         parallel: bool | None = None,
         model: str | None = None,
         on_error: str = "raise",
+        dedupe: bool = True,
     ) -> Program:
         """Ask one question about each chunk. Returns the replies in the order of the chunks.
 
@@ -193,7 +192,8 @@ def _ask_chunks(name: str, parallel_subcalls: bool) -> Callable[..., Program]:
         ctx.chunk_documents return. ctx and a text are cut into pieces of chunk_size characters.
         """
         asked, chunks = _in_order(question, chunks)
-        calls = _calls(name, asked, _pieces(chunks, chunk_size, overlap), model, max_tokens)
+        texts = _pieces(chunks, chunk_size, overlap)
+        calls = _calls(name, asked, texts, model, max_tokens, dedupe=dedupe)
         return (yield from _many(calls, _flag("parallel", parallel, parallel_subcalls), on_error))
 
     return ask_chunks
@@ -266,7 +266,7 @@ def _calls(
     dedupe: object = True,
 ) -> list[dict[str, Any]]:
     """A call per text. An empty question is none: the text is then the whole prompt."""
-    if model is not None and not isinstance(model, str):
+    if not isinstance(model, str | None):
         raise TypeError(f"model must be a name (str) or None, not {_kind(model)}")
     if max_tokens is not None and _whole("max_tokens", max_tokens) < 1:
         raise ValueError(f"max_tokens must be 1 or more, or None, not {max_tokens}")
@@ -277,6 +277,7 @@ def _calls(
         "max_tokens": max_tokens,
         "recursive": recursive,
         "dedupe": _flag("dedupe", dedupe, True),
+        "kind": "subcall",
     }
     form = f"Question: {question}\nSnippet:\n" if question else ""
     return [{**shared, "prompt": form + text} for text in texts]

@@ -25,7 +25,7 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _functions
+from effects.repls import _functions, _functions_json
 from effects.repls._functions import Program, SubcallError, SubcallLimitError
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
 from effects.repls._monty_worker import Snapshot
@@ -64,7 +64,10 @@ class Calls:
             allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
             memory_bytes=settings.limits.memory_bytes,
         )
-        self._programs = _functions.programs(view, parallel_subcalls=settings.parallel_subcalls)
+        self._programs = {
+            **_functions.programs(view, parallel_subcalls=settings.parallel_subcalls),
+            **_functions_json.programs(),
+        }
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
             "SHOW_VARS": show_vars,

@@ -23,6 +23,7 @@ from pydantic_monty import (
 )
 
 from effects.repls._functions import show_vars
+from effects.repls._functions_json import YIELDING
 from effects.repls._monty_calls import ERRORS, Calls, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
@@ -152,6 +153,7 @@ class Session:
         inputs: dict[str, Any] = {name: stub(name) for name in lost_functions}
         if "ctx" in self._spoiled:
             inputs["ctx"] = CtxPolicy(self._view)
+        self._calls.names -= YIELDING & cell.bound
         self._spoiled = self._calls.names & cell.bound
         self._cells[self._worker.next_file] = cell
         self._allow(self._settings.limits.cell_timeout_s)

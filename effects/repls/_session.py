@@ -18,10 +18,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _cell, _functions, _limits, _output, _text
+    from effects.repls import _cell, _functions, _functions_json, _limits, _output, _text
 else:
     import _cell
     import _functions
+    import _functions_json
     import _limits
     import _output
 
@@ -146,7 +147,11 @@ class Session:
         return [(kind, text) for kind, text in reply["answers"]]
 
     def _restore(self) -> None:
-        """Put back what code may have overwritten."""
+        """Put back what code may have overwritten, unless the name is its own now."""
+        for name in _functions_json.YIELDING & self._own.keys():
+            if self._names.get(name, self._own[name]) is not self._own[name]:
+                del self._own[name]
+                self._hidden -= {name}
         self._names.update(self._own)
         self._names["__builtins__"] = builtins
         self._names["__name__"] = "__main__"
@@ -171,7 +176,10 @@ class Session:
             """The names and types of your variables, as text."""
             return _functions.show_vars(self._variables())
 
-        asking = _functions.programs(view, parallel_subcalls=parallel_subcalls)
+        asking = {
+            **_functions.programs(view, parallel_subcalls=parallel_subcalls),
+            **_functions_json.programs(),
+        }
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,
             "SubcallLimitError": _functions.SubcallLimitError,

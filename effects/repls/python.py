@@ -16,12 +16,12 @@ over a socket (`_process`).
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast, get_args
 
 from effects.repls._process import Child, Lost
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import CodeError, CodeResult, HostCall, Outcome, ReadResult
+from rlm_fsm.values import CodeError, CodeResult, HostCall, HostKind, Outcome, ReadResult
 
 START_TIMEOUT_S = 60.0
 """For a process to be ready. It takes 0.03 seconds, and 0.1 for each 100 MB of context."""
@@ -29,6 +29,7 @@ GRACE_S = 2.0
 """Beyond the time limit, for the child to stop the cell itself and to tell of it."""
 _PIECE_CHARS = 4 << 20
 """What is encoded at once between two turns of the event loop: some milliseconds."""
+_HOST_KINDS = get_args(HostKind)
 _CLOSED = Lost("ReplDied", "the session was closed while the cell ran")
 
 
@@ -266,7 +267,8 @@ def _host_call(call: object) -> HostCall | None:
             "max_tokens": int() | None as max_tokens,
             "recursive": bool() | None as recursive,
             "dedupe": bool(dedupe),
-        }:
+            "kind": str(kind),
+        } if kind in _HOST_KINDS:
             return HostCall(
                 fn=fn,
                 prompt=prompt,
@@ -275,6 +277,7 @@ def _host_call(call: object) -> HostCall | None:
                 max_tokens=max_tokens,
                 recursive=recursive,
                 dedupe=dedupe,
+                kind=cast(HostKind, kind),
             )
         case _:
             return None

@@ -8,6 +8,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     EffectStarted,
     Event,
     GuardTripped,
@@ -58,6 +59,8 @@ def says(event: Event) -> str:
             return what if event.options is None else f"{what}, other options"
         case Cancelled():
             return event.reason
+        case DeadlinePassed():
+            return f"at {event.clock_s:,.1f} s"
         case RunFinished():
             return f"{event.status}: {event.output or event.error or ''}"
         case _:

@@ -16,6 +16,7 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
+    DeadlinePassed,
     Event,
     GuardTripped,
     LimitReached,
@@ -233,7 +234,8 @@ class Follower:
             case ModelReplied() | ModelFailed():
                 return self._call_items(event, before)
             case CodePaused():
-                return [self._paused(event, before)]
+                asks = any(call.kind == "subcall" for call in event.calls)
+                return [self._paused(event, before)] if asks or not event.calls else []
             case CodeExecuted():
                 return [CellEnded(frame=event.frame, event=event)]
             case GuardTripped():
@@ -247,6 +249,9 @@ class Follower:
                 return [Noted(frame=event.frame, what=f"reading {event.name}", text=event.error)]
             case Cancelled():
                 return [Noted(frame=event.frame, what="cancelled", text=event.reason)]
+            case DeadlinePassed():
+                text = f"max_seconds: stopped at {event.clock_s:,.1f} s"
+                return [Noted(frame=event.frame, what="limit", text=text)]
             case RunFinished():
                 return [Ended(event=event, state=self.state)]
             case _:

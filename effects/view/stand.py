@@ -1,7 +1,7 @@
 """How a run stands after one of its events: as lines for people, as a document for programs."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, assert_never
 
 from effects.view.cut import clean, head, plural
@@ -11,6 +11,7 @@ from rlm_fsm.fold import pending
 from rlm_fsm.state import Frame, RunState
 
 _TEXT_CHARS = 200
+_MACHINERY = ("estimates_nusd", "rates")
 
 
 def state_lines(run_id: str, state: RunState) -> Iterator[str]:
@@ -43,7 +44,7 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
         "in_flight": sorted(state.calls),
         "queued": [call.call_id for call in state.queue],
         "owed": [_effect(effect) for effect in pending(state)],
-        "spent": asdict(state.spent),
+        "spent": _spent(state),
         "uncertain_calls": state.uncertain,
         "output": state.output,
         "limit": state.limit,
@@ -98,3 +99,11 @@ def _effect(effect: Effect) -> str:
             return f"read {effect.name}"
         case _:
             assert_never(effect)
+
+
+def _spent(state: RunState) -> dict[str, Any]:
+    """What was spent as plain data, without what only the machine needs."""
+    spent = state.spent
+    found = {item.name: getattr(spent, item.name) for item in fields(spent)}
+    found["usage"] = asdict(spent.usage)
+    return {name: value for name, value in found.items() if name not in _MACHINERY}

@@ -1,0 +1,73 @@
+"""What is left of a run's limits: as data for code that asks, and as a line for the model.
+
+The line is told with a turn, and only of limits that matter: those that a caller has to set to
+have them (cost, seconds, tokens of subcalls), and the others once half of them is gone or little
+was allowed. Turns are told by the profile's own messages.
+
+What is set aside for calls in flight counts as gone.
+"""
+
+import json
+
+from rlm_fsm.price import NANO_USD
+from rlm_fsm.state import Frame, RunState
+
+LINE = "(Left of the budget: {}.)"
+"""The line; the parts are joined by commas."""
+SUBCALLS, TOKENS, SUBCALL_TOKENS, COST, SECONDS = (
+    "{left:,} of {allowed:,} subcalls",
+    "{left:,} of {allowed:,} tokens",
+    "{left:,} of {allowed:,} tokens of subcalls",
+    "${left:,.4f} of ${allowed:,.4f}",
+    "{left:,.0f} of {allowed:,.0f} seconds",
+)
+"""Its parts."""
+FEW_SUBCALLS = 20
+"""So many or fewer in all, and they are told from the first turn on."""
+
+
+def left(state: RunState, frame: Frame) -> dict[str, float | None]:
+    """What is left to a frame: steps, subcalls, tokens, subcall_tokens, cost_usd, seconds.
+
+    None where there is no limit. Steps are the frame's own; all else is the tree's.
+    """
+    policy, spent = state.options.policy, state.spent
+    tokens = spent.usage.total_tokens + spent.reserved_tokens
+    subcall_tokens = spent.subcall_tokens + spent.reserved_subcall_tokens
+    cost_usd = (spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD
+    return {
+        "steps": max(0, frame.turns_left),
+        "subcalls": _left(policy.max_subcalls, spent.subcalls),
+        "tokens": _left(policy.max_total_tokens, tokens),
+        "subcall_tokens": _left(policy.max_subcall_tokens, subcall_tokens),
+        "cost_usd": _left(policy.max_cost_usd, cost_usd),
+        "seconds": _left(policy.max_seconds, spent.seconds),
+    }
+
+
+def report(state: RunState, frame: Frame) -> str:
+    """`left` as JSON: the outcome of a host call of kind ``budget``."""
+    return json.dumps(left(state, frame))
+
+
+def line(state: RunState, frame: Frame) -> str:
+    """The line for the frame's next turn; empty when no limit matters."""
+    policy, has = state.options.policy, left(state, frame)
+    told: list[str] = []
+
+    def tell(words: str, name: str, allowed: float | None, always: bool) -> None:
+        rest = has[name]
+        if allowed is not None and rest is not None and (always or rest * 2 <= allowed):
+            told.append(words.format(left=rest, allowed=allowed))
+
+    tell(SUBCALLS, "subcalls", policy.max_subcalls, policy.max_subcalls <= FEW_SUBCALLS)
+    tell(TOKENS, "tokens", policy.max_total_tokens, False)
+    tell(SUBCALL_TOKENS, "subcall_tokens", policy.max_subcall_tokens, True)
+    tell(COST, "cost_usd", policy.max_cost_usd, True)
+    tell(SECONDS, "seconds", policy.max_seconds, True)
+    return LINE.format(", ".join(told)) if told else ""
+
+
+def _left(allowed: float | None, used: float) -> float | None:
+    """Rounded, so that sums of floats don't show their last digits."""
+    return None if allowed is None else max(0, round(allowed - used, 6))

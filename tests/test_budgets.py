@@ -1,0 +1,359 @@
+"""Budgets in the machine: cost, time, what is left; and that no order of outcomes matters."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machine import TEXT, Machine, code, kinds, names, replied
+
+from rlm_fsm import fold
+from rlm_fsm.budget_line import left
+from rlm_fsm.errors import IllegalEvent, UsageError
+from rlm_fsm.event import CodePaused, DeadlinePassed, ModelFailed, RunResumed, RunStarted
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy
+from rlm_fsm.price import AdapterPrice, Price
+from rlm_fsm.state import Phase, RunState
+from rlm_fsm.values import HostCall, Usage
+
+
+def priced(prompt: float, completion: float, *adapters: str) -> tuple[AdapterPrice, ...]:
+    """Prices of these adapters, in USD per million tokens."""
+    price = Price(prompt_usd_per_mtok=prompt, completion_usd_per_mtok=completion)
+    return tuple(
+        AdapterPrice(adapter=name, model="m", price=price, source="given")
+        for name in adapters or ("root", "subcall")
+    )
+
+
+def begun(policy: Policy | None = None, **options: Any) -> Machine:
+    """A run whose first cell is running, its first turn paid with 10 tokens and no cost."""
+    machine = Machine()
+    small = {"max_tokens": 1, "subcall_max_tokens": 100, "system_prompt": "system"}
+    machine.start(policy=policy, **{**small, **options})
+    machine.reply(code("x"), cost_usd=0.0)
+    return machine
+
+
+# -- cost -----------------------------------------------------------------------------------------
+
+
+def test_cost_is_set_aside_for_calls_in_flight_and_replaced_by_the_bill():
+    machine = begun(Policy(max_cost_usd=1), prices=priced(0, 1_000))
+    machine.pause("a", "b")
+    assert machine.state.spent.reserved_nusd == 200_000_000, "two calls of 0.1 USD each"
+    machine.reply("A", "0.1", cost_usd=0.03)
+    assert machine.state.spent.reserved_nusd == 100_000_000
+    assert machine.state.spent.cost_usd == 0.03
+    machine.fail("0.2")
+    assert machine.state.spent.reserved_nusd == 0
+
+
+def test_parallel_calls_that_a_cost_limit_has_no_room_for_are_answered_with_the_limit():
+    policy = Policy(max_cost_usd=0.25)
+    machine = begun(policy, prices=priced(0, 1_000))
+    machine.pause("a", "b", "c")
+    assert sorted(machine.state.calls) == ["0.1", "0.2"]
+    machine.reply("A", "0.1", cost_usd=0.1)
+    (resumed,) = machine.reply("B", "0.2", cost_usd=0.1)
+    assert [outcome.kind for outcome in resumed.outcomes] == ["text", "text", "limit"]
+    assert "max_cost_usd" in resumed.outcomes[2].text
+
+
+def test_a_cost_limit_leaves_no_room_for_a_turn_that_might_exceed_it():
+    policy = Policy(max_cost_usd=0.25)
+    machine = begun(policy, prices=priced(0, 1_000), max_tokens=200)
+    machine.pause("a")
+    machine.reply("A", cost_usd=0.1)
+    machine.ran("clue")
+    assert (machine.state.status, machine.state.limit) == ("partial", "max_cost_usd")
+    assert machine.state.spent.cost_usd == 0.1
+
+
+def test_an_adapter_without_a_price_is_judged_by_the_dearest_token_that_it_charged():
+    policy = Policy(max_cost_usd=0.5, max_total_tokens=None)
+    machine = begun(policy, subcall_max_tokens=90, subcall_system_prompt="", max_tokens=1)
+    machine.pause("a")
+    assert machine.state.spent.reserved_nusd == 0, "nothing is known of it yet"
+    machine.reply("A", cost_usd=0.1, tokens=100)
+    machine.pause("b" * 40, "c" * 40, "d" * 40, "e" * 40, "f" * 40)
+    assert len(machine.state.calls) == 4, "0.001 USD a token, 100 tokens each"
+
+
+def test_a_reply_of_unknown_cost_counts_with_its_estimate_and_is_told_as_no_cost():
+    policy = Policy(max_cost_usd=0.25)
+    machine = begun(policy, prices=priced(0, 1_000))
+    machine.pause("a")
+    machine.reply("A")
+    spent = machine.state.spent
+    assert (spent.cost_usd, spent.unpriced_calls, spent.reserved_nusd) == (0.0, 1, 100_000_000)
+    assert left(machine.state, machine.frame())["cost_usd"] == 0.15
+
+
+def test_without_a_cost_limit_nothing_is_set_aside():
+    machine = begun(prices=priced(1, 1))
+    machine.pause("a", "b")
+    assert machine.state.spent.reserved_nusd == 0
+
+
+def test_a_run_of_the_old_rules_stops_when_its_cost_limit_is_reached_and_not_before():
+    machine = begun(Policy(max_cost_usd=0.1), prices=priced(0, 10**6), rules=1, tell_budget=False)
+    machine.pause("a", "b")
+    assert len(machine.state.calls) == 2
+    machine.reply("A", "0.1", cost_usd=0.2)
+    machine.reply("B", "0.2", cost_usd=0.2)
+    machine.ran("clue")
+    assert machine.state.limit == "max_cost_usd"
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), True, "1"])
+def test_a_price_that_means_nothing_is_refused(bad: Any):
+    with pytest.raises(UsageError, match="prompt_usd_per_mtok"):
+        Price(prompt_usd_per_mtok=bad, completion_usd_per_mtok=1)
+
+
+def test_a_price_charges_less_for_what_was_cached():
+    price = Price(prompt_usd_per_mtok=2, completion_usd_per_mtok=8, cached_usd_per_mtok=0.5)
+    assert price.cost_usd(Usage(1_000_000, 0, 1_000_000, cached_tokens=500_000)) == 1.25
+    assert price.cost_usd(Usage(0, 500_000, 500_000)) == 4
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["ASKING", "RUNNING", "WAITING", "READING"])
+def test_a_deadline_ends_a_run_where_it_is_and_more_time_lets_it_go_on(phase: str):
+    machine = begun(Policy(max_seconds=10))
+    if phase == "ASKING":
+        machine.ran("clue")
+    elif phase == "WAITING":
+        machine.pause("a")
+    elif phase == "READING":
+        machine.ran("clue")
+        machine.reply("FINAL_VAR: x")
+    assert machine.send(DeadlinePassed(clock_s=10.5)) == ()
+    state = machine.state
+    assert (state.status, state.limit, machine.frame().phase.name) == (
+        "partial",
+        "max_seconds",
+        phase,
+    )
+    assert state.spent.seconds == 10.5
+    assert names(machine.commits[-1]) == ["DeadlinePassed", "RunFinished"]
+    more = replace(state.options, policy=Policy(max_seconds=20))
+    effects = machine.send(RunResumed(options=more))
+    assert len(effects) == 1, "what was under way is begun again"
+    assert machine.state.status == "running"
+    assert fold(machine.log) == machine.state
+
+
+def test_a_closing_turn_is_ended_by_the_deadline_with_the_best_answer():
+    machine = begun(Policy(max_seconds=10, max_steps=1))
+    machine.ran("clue")
+    assert machine.frame().phase is Phase.CLOSING
+    machine.send(DeadlinePassed(clock_s=11))
+    assert (machine.state.status, machine.state.output) == ("partial", "clue")
+
+
+def test_a_deadline_fails_the_run_when_the_policy_says_raise():
+    machine = begun(Policy(max_seconds=10, on_limit="raise"))
+    machine.send(DeadlinePassed(clock_s=10))
+    assert (machine.state.status, machine.state.cause) == ("failed", "limit")
+    assert "max_seconds (10)" in (machine.state.error or "")
+
+
+@pytest.mark.parametrize("limit_s", [None, 60.0])
+def test_a_deadline_that_has_not_passed_is_refused(limit_s: float | None):
+    machine = begun(Policy(max_seconds=limit_s))
+    with pytest.raises(IllegalEvent):
+        machine.send(DeadlinePassed(clock_s=10))
+
+
+def test_the_time_until_a_cancellation_counts():
+    from rlm_fsm.event import Cancelled
+
+    machine = begun()
+    machine.send(Cancelled(reason="enough", clock_s=7.5))
+    assert machine.state.spent.seconds == 7.5
+
+
+# -- what is left ---------------------------------------------------------------------------------
+
+
+def ask_budget(machine: Machine, *prompts: str, frame: str = "0") -> tuple:
+    """The cell of a frame asks what is left, and perhaps more in the same pause."""
+    calls = [HostCall(fn="llm_batch", prompt=prompt) for prompt in prompts]
+    calls.insert(1, HostCall(fn="budget", prompt="", kind="budget"))
+    cell = machine.frame(frame).cell
+    assert cell is not None
+    return machine.send(CodePaused(frame=frame, call_id=cell.id, calls=tuple(calls), clock_s=2.5))
+
+
+def test_budget_is_answered_at_once_and_costs_nothing():
+    policy = Policy(max_steps=9, max_subcalls=7, max_total_tokens=1_000, max_seconds=60)
+    machine = begun(policy)
+    (resumed,) = ask_budget(machine)
+    assert json.loads(resumed.outcomes[0].text) == {
+        "steps": 8,
+        "subcalls": 7,
+        "tokens": 990,
+        "subcall_tokens": None,
+        "cost_usd": None,
+        "seconds": 57.5,
+    }
+    assert machine.state.spent.subcalls == 0
+    assert names(machine.commits[-1]) == ["CodePaused"]
+
+
+def test_budget_within_a_batch_comes_back_in_its_place():
+    machine = begun(Policy(max_subcalls=3))
+    ask_budget(machine, "a", "b")
+    machine.reply("B", "0.3")
+    (resumed,) = machine.reply("A", "0.1")
+    assert [outcome.text[:1] for outcome in resumed.outcomes] == ["A", "{", "B"]
+
+
+def test_budget_is_answered_where_a_limit_refuses_the_batch():
+    machine = begun(Policy(max_subcalls=1))
+    (resumed,) = ask_budget(machine, "a", "b")
+    assert [outcome.kind for outcome in resumed.outcomes] == ["limit", "text", "limit"]
+
+
+def told(machine: Machine) -> str:
+    """The newest message to the model."""
+    return machine.frame().messages[-1].content
+
+
+def test_the_model_is_told_of_limits_that_matter_and_of_no_others():
+    machine = begun(Policy(max_cost_usd=0.5, max_seconds=60, max_subcalls=5), prices=priced(0, 0))
+    machine.pause("a")
+    machine.reply("A", cost_usd=0.125)
+    machine.ran("clue")
+    assert told(machine).endswith(
+        "(Left of the budget: 4 of 5 subcalls, $0.3750 of $0.5000, 60 of 60 seconds.)"
+    )
+    machine = begun()
+    machine.ran("clue")
+    assert "budget" not in told(machine)
+
+
+def test_tokens_and_subcalls_are_told_once_half_of_them_is_gone():
+    machine = begun(Policy(max_subcalls=40, max_total_tokens=20_000))
+    machine.pause(*(f"p{n}" for n in range(20)))
+    for call in sorted(machine.state.calls) + [f"0.{n}" for n in range(11, 21)]:
+        machine.reply("A", call, tokens=500)
+    machine.ran("clue")
+    assert "20 of 40 subcalls, 9,990 of 20,000 tokens" in told(machine)
+
+
+def test_a_run_that_was_told_nothing_of_its_budget_is_told_nothing():
+    machine = begun(Policy(max_subcalls=5, max_seconds=9), tell_budget=False)
+    machine.ran("clue")
+    assert "budget" not in told(machine)
+
+
+# -- sub-runs -------------------------------------------------------------------------------------
+
+
+def recursing(**options: Any) -> Machine:
+    machine = begun(recursive_subcalls=True, max_recursion_depth=3, **options)
+    machine.pause("a", model="wise")
+    return machine
+
+
+def test_a_sub_run_takes_its_turns_with_the_model_that_was_named_for_it():
+    machine = recursing()
+    assert machine.call("0.1.m1").adapter == "wise"
+    machine.reply(code("y"))
+    machine.pause("b", frame="0.1")
+    assert machine.call().adapter == "subcall", "its own sub-runs have the usual one"
+
+
+def test_a_sub_run_of_the_old_rules_has_the_usual_model():
+    assert recursing(rules=1).call("0.1.m1").adapter == "subcall"
+
+
+# -- schedules ------------------------------------------------------------------------------------
+
+
+def outcome_of(machine: Machine, call: str) -> Any:
+    """What a call always ends in: by its name alone."""
+    effect = machine.call(call)
+    if effect.purpose != "subcall":
+        turn = machine.frame(effect.frame).turns
+        return replied(effect, code("y") if turn == 1 else f"FINAL: {call}", cost_usd=0.25)
+    if call.endswith("3"):
+        return ModelFailed(
+            frame=effect.frame, call_id=effect.call_id, error="server", message="down"
+        )
+    return replied(effect, f"<{call}>", tokens=len(call) * 7, cost_usd=0.125)
+
+
+def ended(order: Any, *, recursive: bool, window: int) -> tuple[RunState, list]:
+    """A batch, of sub-runs that ask a batch of their own or of plain calls, in some order."""
+    machine = begun(
+        Policy(max_cost_usd=100, max_total_tokens=None),
+        prices=priced(1, 1),
+        recursive_subcalls=recursive,
+        max_recursion_depth=1,
+        max_concurrent_subcalls=window,
+        tell_budget=False,
+    )
+    machine.pause("a", "b", "c", "d")
+    while machine.frame().phase is Phase.WAITING:
+        paused = [
+            name
+            for name in sorted(machine.state.frames)
+            if machine.frame(name).phase is Phase.RUNNING
+        ]
+        choices = [*sorted(machine.state.calls), *paused]
+        chosen = order(choices)
+        if chosen not in paused:
+            machine.send(outcome_of(machine, chosen))
+        elif machine.frame(chosen).host_calls == 0:
+            machine.pause("x", "y", frame=chosen)
+        else:
+            machine.ran("clue", frame=chosen)
+    return machine.state, [*machine.effects]
+
+
+@given(st.data(), st.booleans(), st.integers(1, 4))
+def test_no_order_of_outcomes_changes_the_state_that_they_lead_to(
+    data: st.DataObject, recursive: bool, window: int
+):
+    first, effects = ended(lambda choices: choices[0], recursive=recursive, window=window)
+    any_order = lambda choices: data.draw(st.sampled_from(choices))  # noqa: E731
+    state, others = ended(any_order, recursive=recursive, window=window)
+    assert state == first
+    assert others == effects
+    assert kinds(tuple(effects)) == ["ResumeCode 0.c1"]
+
+
+@given(st.data(), st.integers(0, 30))
+def test_no_order_of_bills_overshoots_a_cost_limit_by_more_than_the_estimates_error(
+    data: st.DataObject, count: int
+):
+    machine = begun(
+        Policy(max_cost_usd=0.5, max_total_tokens=None),
+        prices=priced(0, 1_000),
+        max_concurrent_subcalls=5,
+    )
+    machine.pause(*(f"p{number}" for number in range(count)))
+    error = 0.0
+    while machine.state.calls:
+        call = data.draw(st.sampled_from(sorted(machine.state.calls)))
+        bill = data.draw(st.sampled_from([0.01, 0.1, 0.125]))
+        error += max(0.0, bill - 0.1)
+        machine.reply("A", call, cost_usd=bill)
+        assert (machine.state.spent.cost_usd or 0) <= 0.5 + error + 1e-9
+
+
+def test_options_of_a_run_are_those_of_its_first_event():
+    options = Options(prices=priced(1, 2))
+    machine = Machine()
+    machine.send(RunStarted(query="q", context=TEXT, options=options))
+    assert machine.state.options.price_of("subcall") == options.prices[1]
+    assert machine.state.options.price_of("other") is None
