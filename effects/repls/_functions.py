@@ -50,6 +50,8 @@ class Ask(NamedTuple):
     """Plain data, each with the fields of a `HostCall`."""
     parallel: bool
     """False: one after the other, in this order."""
+    said: str = ""
+    """Printed before they are asked, as a line; without calls it is only printed."""
 
 
 Answer = tuple[str, str]
@@ -131,7 +133,9 @@ def drive(program: Program, ask: Callable[[Ask], list[Answer]]) -> Any:
             request = program.send(answers)
         except StopIteration as stop:
             return stop.value
-        answers = ask(request)
+        if request.said:
+            print(request.said)
+        answers = ask(request) if request.calls else []
 
 
 def query(name: str, recursive: bool | None) -> Callable[..., Program]:

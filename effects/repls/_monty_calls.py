@@ -25,7 +25,7 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _functions, _functions_json
+from effects.repls import _combinators, _functions, _functions_json
 from effects.repls._functions import Program, SubcallError, SubcallLimitError
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
 from effects.repls._monty_worker import Snapshot
@@ -52,9 +52,15 @@ class Calls:
     """
 
     def __init__(
-        self, view: TextView, settings: ReplSettings, show_vars: Callable[..., str]
+        self,
+        view: TextView,
+        settings: ReplSettings,
+        show_vars: Callable[..., str],
+        say: Callable[[str], None],
     ) -> None:
+        """`say` prints a line among what the cell prints."""
         self._view = view
+        self._say = say
         self.deadline = 0.0
         """When `drive` gives up, by `time.monotonic`. The sandbox counts only its own time, and
         none for what the host does."""
@@ -67,6 +73,7 @@ class Calls:
         self._programs = {
             **_functions.programs(view, parallel_subcalls=settings.parallel_subcalls),
             **_functions_json.programs(),
+            **_combinators.programs(),
         }
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
@@ -173,8 +180,12 @@ class Calls:
         """Let a program go on; `answers` is None at its beginning."""
         try:
             ask = next(program) if answers is None else program.send(answers)
-            while not ask.calls:
-                ask = program.send([])
+            while ask.said or not ask.calls:
+                if ask.said:
+                    self._say(ask.said)
+                    ask = ask._replace(said="")
+                if not ask.calls:
+                    ask = program.send([])
         except StopIteration as stop:
             value = stop.value
         except Exception as error:

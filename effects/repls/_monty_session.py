@@ -22,8 +22,8 @@ from pydantic_monty import (
     MontySyntaxError,
 )
 
+from effects.repls import _combinators, _functions_json
 from effects.repls._functions import show_vars
-from effects.repls._functions_json import YIELDING
 from effects.repls._monty_calls import ERRORS, Calls, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
@@ -42,6 +42,7 @@ def {READ}(value, most):
     text = f"{{value!s}}"
     return (text if len(text) <= most else None, len(text), value is None)
 {ERRORS}"""
+_YIELDING = _functions_json.YIELDING | _combinators.YIELDING
 _GONE = "The variables are gone; the next cell begins a new session."
 _TIMEOUT = f"the cell computed for more than {{:g}} seconds and was stopped. {_GONE}"
 _MEMORY = f"the cell needed more than {{:,.0f}} MiB of memory. {_GONE}"
@@ -61,7 +62,9 @@ class Session:
         """Number of the next cell."""
         self._view = view
         self._settings = settings
-        self._calls = Calls(view, settings, self._show_vars)
+        self._calls = Calls(
+            view, settings, self._show_vars, lambda line: self._output("stdout", f"{line}\n")
+        )
         self._spoiled: frozenset[str] = frozenset()
         """Names of the runtime that the last cell bound."""
         self._cells: dict[str, Cell] = {}
@@ -153,7 +156,7 @@ class Session:
         inputs: dict[str, Any] = {name: stub(name) for name in lost_functions}
         if "ctx" in self._spoiled:
             inputs["ctx"] = CtxPolicy(self._view)
-        self._calls.names -= YIELDING & cell.bound
+        self._calls.names -= _YIELDING & cell.bound
         self._spoiled = self._calls.names & cell.bound
         self._cells[self._worker.next_file] = cell
         self._allow(self._settings.limits.cell_timeout_s)

@@ -18,9 +18,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _cell, _functions, _functions_json, _limits, _output, _text
+    from effects.repls import (
+        _cell,
+        _combinators,
+        _functions,
+        _functions_json,
+        _limits,
+        _output,
+        _text,
+    )
 else:
     import _cell
+    import _combinators
     import _functions
     import _functions_json
     import _limits
@@ -29,6 +38,8 @@ else:
 Exchange = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a frame to the host and waits for its answer."""
 
+_YIELDING = _functions_json.YIELDING | _combinators.YIELDING
+"""Names of the runtime that code may take for itself."""
 _HEADROOM = 200
 """Levels of recursion for a host call: it must not break off between sending and receiving."""
 
@@ -148,7 +159,7 @@ class Session:
 
     def _restore(self) -> None:
         """Put back what code may have overwritten, unless the name is its own now."""
-        for name in _functions_json.YIELDING & self._own.keys():
+        for name in _YIELDING & self._own.keys():
             if self._names.get(name, self._own[name]) is not self._own[name]:
                 del self._own[name]
                 self._hidden -= {name}
@@ -179,6 +190,7 @@ class Session:
         asking = {
             **_functions.programs(view, parallel_subcalls=parallel_subcalls),
             **_functions_json.programs(),
+            **_combinators.programs(),
         }
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,
