@@ -6,7 +6,7 @@
 | page | source |
 |---|---|
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
-| `reference/options.md` | the fields of `Options`, `Policy` and `ReplLimits`, with their docstrings |
+| `reference/options.md` | the fields of `Options`, `Policy`, `Price` and `ReplLimits`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
 """
 
@@ -68,6 +68,7 @@ What is listed under *recorded* goes into the log with the run.
 | `model` | `None` | a name instead of an adapter: `openai:NAME`, `ollama:NAME`, or a bare name for the endpoint of the environment |
 | `subcall_adapter` | `None` | the model for subcalls and sub-runs; the root's when not given |
 | `adapters` | `{{}}` | more models by name, for `llm_query(..., model=NAME)` |
+| `prices` | `None` | what models charge, by their names: `{{"MODEL": Price(...)}}`; see [budgets](../explanation/budgets.md) |
 | `repl_backend` | `"python"` | `"python"`, `"monty"`, or a function from a `Context` to a `Repl` |
 | `repl_limits` | `ReplLimits()` | what a cell may use, see below |
 | `log` | `None` | a path, `":memory:"`, or an `EventLog`; `None` for `RLM_FSM_LOG` or the user's data directory |
@@ -121,6 +122,7 @@ def options_page() -> str:
     sections = [
         ("Recorded", "rlm_fsm/options.py", "Options"),
         ("Policy: limits", "rlm_fsm/policy.py", "Policy"),
+        ("Price: what a model charges", "rlm_fsm/price.py", "Price"),
         ("ReplLimits: what a cell may use", "effects/repls/base.py", "ReplLimits"),
     ]
     parts = [OPTIONS_HEAD]

@@ -39,6 +39,8 @@ def prices_of(
     for name in sorted(adapters):
         model = _model(adapters[name])
         own = given.get(name, given.get(model))
+        if own is None and adapters[name] is adapters.get("root"):
+            own = given.get("root")
         listed = _listed(adapters[name], model) if own is None else None
         if own is not None:
             found.append(AdapterPrice(adapter=name, model=model, price=own, source="given"))

@@ -245,6 +245,7 @@ def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    ended = threading.Event()
 
     async def main() -> T:
         task = asyncio.current_task()
@@ -257,17 +258,22 @@ def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
             results.append(asyncio.run(main()))
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=work, name="rlm-fsm-run")
     thread.start()
     try:
-        thread.join()
+        # Not `join`: interrupted, it may take a thread that still runs for an ended one.
+        ended.wait()
     except BaseException:
         for loop, task in running:
             with suppress(RuntimeError):  # the loop has ended: so has the run
                 loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        ended.wait()
         raise
+    finally:
+        thread.join()
     if errors:
         raise errors[0]
     return results[0]

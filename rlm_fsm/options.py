@@ -68,9 +68,9 @@ class Options:
     tell_budget: bool = True
     """Whether the model is told each turn, in a line, what is left of limits that matter."""
     prices: tuple[AdapterPrice, ...] = ()
-    """What the run's models charge, as far as it is known."""
+    """What the run's models charge, as far as it is known; made from the argument `prices`."""
     rules: int = RULES
-    """Version of the machine's own rules; a run keeps those that it began with. 1: a cost limit
+    """No argument: version of the machine's own rules; a run keeps those that it began with. 1: a cost limit
     sets nothing aside for calls, and a sub-run ignores the model that was named for it."""
 
     def __post_init__(self) -> None:

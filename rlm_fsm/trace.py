@@ -63,6 +63,9 @@ class TraceStep:
     kind: str
     depth: int = 0
     """0 for the root's turns and cells, 1 for its subcalls and its sub-runs' steps, and so on."""
+    frame: str | None = None
+    """Whose step it is: ``0`` for the root, ``0.2`` for the sub-run of its second host call,
+    ``0.2.1`` for a sub-run of that one. A ``recursive_subcall`` has its sub-run's."""
     prompt_summary: str | None = None
     """Head of the prompt; for ``guard`` the name of the guard or limit."""
     code: str | None = None
@@ -160,7 +163,7 @@ class _Frame:
     def step(self, kind: str) -> TraceStep:
         """A step of the frame's own; `step_id` comes last."""
         own = kind if self.id == ROOT or kind == "guard" else "sub_" + kind
-        return TraceStep(kind=own, depth=depth_of(self.id))
+        return TraceStep(kind=own, depth=depth_of(self.id), frame=self.id)
 
 
 class _Projection:
@@ -228,7 +231,7 @@ class _Projection:
                 question = call.question
             frame.news = [question or CHILD_QUERY]
             kind, depth = "recursive_subcall", depth_of(frame_id)
-            self.steps.append(replace(step, kind=kind, depth=depth))
+            self.steps.append(replace(step, kind=kind, depth=depth, frame=frame_id))
         return frame
 
     def _may_end(
@@ -260,7 +263,8 @@ class _Projection:
         known = self._asked.get(event.call_id)
         step = known[1] if known else TraceStep(kind="")
         own = frame.step("subcall")
-        self.steps.append(_with_outcome(replace(step, kind=own.kind, depth=own.depth + 1), event))
+        step = replace(step, kind=own.kind, depth=own.depth + 1, frame=frame.id)
+        self.steps.append(_with_outcome(step, event))
 
     def _turn_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
         step = _with_outcome(frame.step("root_call"), event)

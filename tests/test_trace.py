@@ -116,6 +116,7 @@ def test_a_run_without_subcalls_is_turns_and_cells() -> None:
     assert turn == TraceStep(
         step_id=1,
         kind="root_call",
+        frame="0",
         prompt_summary="How many?",
         code="x = 1\n\nprint(x)",
         output=code,
@@ -124,7 +125,9 @@ def test_a_run_without_subcalls_is_turns_and_cells() -> None:
         elapsed=0.5,
         output_hash=text_hash(code),
     )
-    assert first == TraceStep(step_id=2, kind="repl_exec", code="x = 1", stdout="", elapsed=0.5)
+    assert first == TraceStep(
+        step_id=2, kind="repl_exec", frame="0", code="x = 1", stdout="", elapsed=0.5
+    )
     assert (second.step_id, second.code, second.stdout) == (3, "print(x)", "1\n")
     assert (last.prompt_summary, last.code) == ("output of 0.c1\noutput of 0.c2", None)
 

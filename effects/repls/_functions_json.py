@@ -3,8 +3,8 @@
 Standard library only, and nothing of this project: a sandboxed child process loads this file by
 itself, with `_functions`, whose rules hold here too.
 
-1. A reply is read leniently: the whole of it, a fenced block in it, or the longest object or array
-   that stands in it.
+1. A reply is read leniently: the whole of it, less a fence around it, or else the longest object
+   or array that stands in it.
 2. A reply that holds no JSON is data too, and marked: a dict with ``_parse_error`` and ``_raw``,
    so that one bad reply doesn't lose a batch.
 """
@@ -63,11 +63,10 @@ def budget() -> Program:
 
 def parsed(text: str) -> Any:
     """The JSON value that a reply holds; a dict with ``_parse_error`` and ``_raw`` if none."""
-    body = _unfenced(text.strip())
     try:
-        return json.loads(body)
+        return json.loads(_unfenced(text.strip()))
     except (ValueError, RecursionError) as error:
-        found = max(_values(body), key=lambda item: item[0], default=None)
+        found = max(_values(text), key=lambda item: item[0], default=None)
         if found is not None:
             return found[1]
         return {"_parse_error": f"the reply holds no JSON: {error}", "_raw": text}
@@ -124,14 +123,10 @@ _BATCH_DOC = {
 
 
 def _unfenced(text: str) -> str:
-    """The inside of a fenced block that the text is, or holds, if it looks like JSON."""
-    parts = text.split("```")
-    for block in parts[1::2]:
-        first, _, rest = block.partition("\n")
-        body = rest if first.strip().isalnum() or not first.strip() else block
-        if body.strip()[:1] in ("{", "["):
-            return body.strip()
-    return text
+    """The inside of the fenced block that the text is; else the text."""
+    if not (text.startswith("```") and text.endswith("```") and "\n" in text):
+        return text
+    return text.partition("\n")[2].removesuffix("```").strip()
 
 
 def _values(text: str) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,211 @@
+"""Sub-runs to true depth: sessions of their own, one budget, in parallel, not lost in a crash."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_resume import Failing, Power
+
+from rlm_fsm import (
+    FakeAdapter,
+    ModelResponse,
+    Policy,
+    RunResult,
+    SqliteLog,
+    Usage,
+    replay,
+    resume,
+    run,
+    runs,
+)
+from rlm_fsm.event import EffectStarted, ModelReplied
+
+BACKENDS = pytest.mark.parametrize("backend", ["python", "monty"])
+LETTERS = "abcdefghijklmnop"
+TEXT = " ".join(LETTERS)
+SPLIT = """\
+words = P.split()
+half = len(words) // 2
+total = '+'.join(llm_batch([' '.join(words[:half]), ' '.join(words[half:])]))"""
+WHOLE = "+".join(f"<{letter}>" for letter in LETTERS)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log.sqlite"
+
+
+class Halving:
+    """Each run splits its text in two and asks about the halves; a plain call names its text."""
+
+    def __init__(self, code: str = SPLIT) -> None:
+        self.code = code
+        self.plain: Counter[str] = Counter()
+        self.busy = self.most_at_once = 0
+
+    async def acomplete(self, messages: Any, *, max_tokens: int, temperature: float) -> Any:
+        self.busy += 1
+        self.most_at_once = max(self.most_at_once, self.busy)
+        await asyncio.sleep(0.001)
+        self.busy -= 1
+        last = messages[-1]["content"]
+        if messages[0]["content"].startswith("You are a sub-LLM of"):
+            self.plain[last] += 1
+            return ModelResponse(f"<{last}>", Usage(5, 5, 10))
+        is_first = not any(message["role"] == "assistant" for message in messages)
+        said = f"```python\n{self.code}\n```" if is_first else "FINAL_VAR: total"
+        return ModelResponse(said, Usage(5, 5, 10))
+
+
+def split(log: Any, model: Halving, *, depth: int = 3, **options: Any) -> RunResult:
+    """A run whose sub-runs have sub-runs."""
+    return run(
+        "What is in it?",
+        TEXT,
+        adapter=model,
+        recursive_subcalls=True,
+        max_recursion_depth=depth,
+        log=log,
+        **options,
+    )
+
+
+def events_of(log: Path, run_id: str) -> list[Any]:
+    with SqliteLog(log) as opened:
+        return [logged.event for logged in opened.load(opened.find(run_id))]
+
+
+@BACKENDS
+def test_sub_runs_have_sub_runs_to_the_depth_that_was_allowed(backend: str, log: Path) -> None:
+    model = Halving()
+    result = split(log, model, repl_backend=backend)
+    assert (result.status, result.output) == ("finished", WHOLE)
+    assert model.plain == Counter(LETTERS), "below the deepest sub-run, plain calls are made"
+    opened = Counter(step.depth for step in result.trace if step.kind == "recursive_subcall")
+    assert opened == {1: 2, 2: 4, 3: 8}
+    assert {step.depth for step in result.trace if step.kind == "sub_subcall"} == {4}
+    assert result.usage.subcalls == 2 + 4 + 8 + 16
+    assert replay(result.run_id, log=log, run_code=backend == "monty").output == WHOLE
+
+
+def test_every_step_of_a_sub_run_stands_under_its_parent_in_the_trace(log: Path) -> None:
+    result = split(log, Halving())
+    opened = {"0"}
+    for step in result.trace:
+        assert step.frame is not None
+        if step.kind == "recursive_subcall":
+            parent = step.frame.rpartition(".")[0]
+            assert parent in opened
+            opened.add(step.frame)
+        assert step.frame in opened
+        is_below = step.kind == "sub_subcall"
+        assert step.depth == step.frame.count(".") + is_below
+    assert len(opened) == 1 + 2 + 4 + 8
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_policy_caps_the_depth(depth: int, log: Path) -> None:
+    model = Halving()
+    result = split(log, model, policy=Policy(max_recursion_depth=depth), depth=max(depth, 1))
+    assert result.output == "+".join(
+        f"<{' '.join(LETTERS[start : start + 16 // 2 ** (depth + 1)])}>"
+        for start in range(0, 16, 16 // 2 ** (depth + 1))
+    )
+
+
+@BACKENDS
+def test_a_sub_run_has_the_full_set_of_functions(backend: str, log: Path) -> None:
+    code = """\
+seen = [peek(1), tail(1), lenP(), ctx.find('b')[0][0], extract_after('a')]
+seen.append(ask('Q', 'x'))
+seen += ask_chunks('Q', ['y'], parallel=True) + [ask_chunks_first('Q', ['z'])]
+seen += [pick_first_answer(['', 'p']), llm_query_json('[1]'), len(llm_batch_records(['r']))]
+seen += [len(SHOW_VARS()) > 0, budget()['steps'], rlm_query('w')]
+total = repr(seen)"""
+    outer = "total = llm_query('a b c')"
+
+    class Model(Halving):
+        async def acomplete(self, messages: Any, *, max_tokens: int, temperature: float) -> Any:
+            self.code = outer if messages[0]["content"].startswith("You answer") else code
+            return await super().acomplete(messages, max_tokens=max_tokens, temperature=0)
+
+    result = split(log, Model(), depth=1, repl_backend=backend)
+    assert result.output.startswith("['a', 'c', 5, 2, 'b', '<Question: Q\\nSnippet:\\nx>'")
+    assert "'p', [1], 1, True, 2, '<w>']" in result.output
+
+
+def test_subcalls_are_counted_over_the_whole_tree(log: Path) -> None:
+    code = SPLIT.replace("total =", "try:\n    total =") + "\nexcept SubcallLimitError:\n    "
+    result = split(log, Halving(code + "total = '?'"), policy=Policy(max_subcalls=20))
+    assert result.usage.subcalls == 20
+    assert result.status == "finished"
+    assert result.output.count("?") == 5, "five of the eight deepest found no room for their two"
+
+
+@BACKENDS
+def test_tokens_are_limited_over_the_whole_tree(backend: str, log: Path) -> None:
+    policy = Policy(max_subcall_tokens=4_000)
+    options = {"max_tokens": 50, "subcall_max_tokens": 50, "repl_backend": backend}
+    result = split(log, Halving(), policy=policy, **options)
+    below = result.usage.total_tokens - 10 * result.usage.steps
+    assert 0 < below <= 4_000
+
+
+def test_the_window_holds_for_the_whole_tree(log: Path) -> None:
+    model, window = Halving(), 3
+    result = split(log, model, max_concurrent_subcalls=window, repl_backend="monty")
+    assert result.output == WHOLE
+    assert model.most_at_once == window
+
+
+@BACKENDS
+def test_a_tree_of_sub_runs_survives_a_crash_at_any_depth(backend: str, tmp_path: Path) -> None:
+    for appends in (6, 19):
+        path, model = tmp_path / f"{appends}.sqlite", Halving()
+        opened = SqliteLog(path, durability="process")
+        with pytest.raises(Power):
+            split(Failing(opened, appends, after=True), model, repl_backend=backend)
+        opened.close()
+        (info,) = runs(path)
+        committed = {
+            event.call_id
+            for event in events_of(path, info.run_id)
+            if isinstance(event, ModelReplied)
+        }
+        result = resume(info.run_id, log=path, adapter=model)
+        assert result.output == WHOLE, appends
+        intents = Counter(
+            event.call_id
+            for event in events_of(path, info.run_id)
+            if isinstance(event, EffectStarted)
+        )
+        assert all(intents[call] == 1 for call in committed), "no answered call is made again"
+        assert replay(info.run_id, log=path).output == WHOLE
+
+
+@BACKENDS
+def test_a_named_model_takes_the_turns_of_the_sub_run_that_asked_for_it(
+    backend: str, log: Path
+) -> None:
+    wise = FakeAdapter(["n = llm_query('how many?')", "FINAL_VAR: n"])
+    result = run(
+        "q",
+        TEXT,
+        adapter=FakeAdapter(["x = rlm_query('count', model='wise')", "FINAL_VAR: x"]),
+        subcall_adapter=FakeAdapter(["sixteen"]),
+        adapters={"wise": wise},
+        repl_backend=backend,
+        log=log,
+    )
+    assert result.output == "sixteen"
+    assert len(wise.call_log) == 2
+
+
+def test_a_sub_run_of_an_unknown_model_fails_with_the_names_that_there_are(log: Path) -> None:
+    code = "try:\n    rlm_query('a', model='wsie')\nexcept SubcallError as e:\n    x = str(e)"
+    adapter = FakeAdapter([code, "FINAL_VAR: x"])
+    output = run("q", TEXT, adapter=adapter, adapters={"wise": adapter}, log=log).output
+    assert "wsie" in output
+    assert "root, subcall, wise" in output
