@@ -30,6 +30,9 @@ What the session holds:
 - llm_batch(prompts): ask many prompts at once, in parallel; replies in the same order.
 - ask(question, text), ask_chunks(question, chunks), ask_chunks_first(question, chunks),
   pick_first_answer(answers): the same for one question over pieces of the text.
+- map_chunks(question, chunks), reduce_tree(texts, question), classify_all(items, labels), \
+vote(prompt, n=5): many subcalls by one call. They print their number and cost first, and raise \
+SubcallLimitError before the first one when the budget doesn't allow all.
 - SHOW_VARS(): your variables.
 Variables, functions and imports survive from turn to turn, also after an error. The value of a \
 last bare expression is printed.
@@ -92,7 +95,7 @@ class Profile:
 
 PYRLM = Profile(
     name="pyrlm",
-    version=1,
+    version=2,
     system=_PYRLM_SYSTEM,
     subcall_system=_PYRLM_SUBCALL,
     recursive_system=_PYRLM_RECURSIVE,

@@ -105,11 +105,8 @@ def plain(view: View) -> dict[str, Callable[..., Any]]:
 
 
 def pick_first_answer(answers: Iterable[str | None]) -> str | None:
-    """The first acceptable answer, stripped, or None.
-
-    Acceptable is what isn't empty, not NO_ANSWER, one line, at most 80 characters, without a code
-    fence, and no failure. None among the answers is passed over.
-    """
+    """The first acceptable answer, stripped, or None: not empty, not NO_ANSWER, no failure, one
+    line of at most 80 characters without a code fence. None among the answers is passed over."""
     for answer in _listed("answers", answers):
         if answer is None:
             continue
