@@ -148,6 +148,17 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
 
+def reserved_anew(state: RunState) -> RunState:
+    """The state with the estimates of its calls in flight under the options that now hold."""
+    if state.options.rules < 2 or not state.calls:
+        return state
+    calls = state.calls.values()
+    below = sum(_tokens(state, call) for call in calls if takes_a_place(call))
+    tokens = below + sum(_tokens(state, call) for call in calls if not takes_a_place(call))
+    spent = evolve(state.spent, reserved_tokens=tokens, reserved_subcall_tokens=below)
+    return evolve(state, spent=spent)
+
+
 def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
     """Put a frame to wait for calls that its cell asked for."""
     return enqueue(put(state, evolve(frame, phase=Phase.WAITING, pause=pause)), calls)

@@ -133,18 +133,6 @@ def finish(
     return put(state, evolve(frame, phase=phase)), (Record(event=event),)
 
 
-def time_is_up(state: RunState, frame: Frame) -> Step:
-    """End the run where it is, with the root's best answer."""
-    policy = state.options.policy
-    ended = RunFinished(status="partial", output=frame.best, limit="max_seconds")
-    if policy.on_limit == "raise":
-        error = f"the limit max_seconds ({policy.max_seconds:g}) is reached"
-        ended = RunFinished(
-            status="failed", output=frame.best, limit="max_seconds", error=error, cause="limit"
-        )
-    return state, (Record(event=ended),)
-
-
 def fail(state: RunState, frame: Frame, error: str, cause: str) -> Step:
     """End a frame that can't go on: the root fails the run, a sub-run fails its call."""
     if frame.id == ROOT:

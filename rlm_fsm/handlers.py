@@ -17,7 +17,6 @@ from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
     CodePaused,
-    DeadlinePassed,
     EffectStarted,
     GuardTripped,
     LimitReached,
@@ -300,12 +299,6 @@ def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
     return _at(state, event.clock_s), (Record(event=finished),)
 
 
-def on_live_deadline_passed(state: RunState, frame: Frame, event: DeadlinePassed) -> Step:
-    """The run ends where it is, with the best answer that it has; its frames stay as they are, so
-    that it can be resumed with more time."""
-    return frames.time_is_up(_at(state, event.clock_s), frame)
-
-
 def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
     """The run is over: nothing more may happen."""
     over = evolve(
@@ -399,7 +392,7 @@ def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
         cause=None,
         uncertain=0 if event.is_fork else state.uncertain,
     )
-    return put(state, frame)
+    return calls.reserved_anew(put(state, frame))
 
 
 def _failure(event: ModelFailed) -> str:

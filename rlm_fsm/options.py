@@ -70,8 +70,9 @@ class Options:
     prices: tuple[AdapterPrice, ...] = ()
     """What the run's models charge, as far as it is known; made from the argument `prices`."""
     rules: int = RULES
-    """No argument: version of the machine's own rules; a run keeps those that it began with. 1: a cost limit
-    sets nothing aside for calls, and a sub-run ignores the model that was named for it."""
+    """No argument: version of the machine's own rules; a run keeps those that it began with.
+    1: a cost limit sets nothing aside for calls, and a sub-run ignores the model that was named
+    for it."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from rlm_fsm import handlers as on
 from rlm_fsm.calls import Step
+from rlm_fsm.deadline import on_live_deadline_passed
 from rlm_fsm.effect import Record
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import (
@@ -72,7 +73,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
     (ASKING, RunResumed): row(on.on_live_run_resumed, ASKING),
     (ASKING, Cancelled): row(on.on_live_cancelled, ASKING),
-    (ASKING, DeadlinePassed): row(on.on_live_deadline_passed, ASKING),
+    (ASKING, DeadlinePassed): row(on_live_deadline_passed, ASKING),
     (ASKING, RunFinished): row(on.on_any_run_finished, ASKING),
     (RUNNING, CodePaused): row(on.on_running_code_paused, WAITING, RUNNING),
     (RUNNING, CodeExecuted): row(
@@ -81,20 +82,20 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (RUNNING, ReplFailed): row(on.on_running_repl_failed, FAILED),
     (RUNNING, RunResumed): row(on.on_live_run_resumed, RUNNING),
     (RUNNING, Cancelled): row(on.on_live_cancelled, RUNNING),
-    (RUNNING, DeadlinePassed): row(on.on_live_deadline_passed, RUNNING),
+    (RUNNING, DeadlinePassed): row(on_live_deadline_passed, RUNNING),
     (RUNNING, RunFinished): row(on.on_any_run_finished, RUNNING),
     (WAITING, EffectStarted): row(on.on_waiting_effect_started, WAITING),
     (WAITING, ModelReplied): row(on.on_waiting_model_replied, WAITING, RUNNING),
     (WAITING, ModelFailed): row(on.on_waiting_model_failed, WAITING, RUNNING),
     (WAITING, RunResumed): row(on.on_live_run_resumed, WAITING),
     (WAITING, Cancelled): row(on.on_live_cancelled, WAITING),
-    (WAITING, DeadlinePassed): row(on.on_live_deadline_passed, WAITING),
+    (WAITING, DeadlinePassed): row(on_live_deadline_passed, WAITING),
     (WAITING, RunFinished): row(on.on_any_run_finished, WAITING),
     (READING, VariableRead): row(on.on_reading_variable_read, DONE, ASKING),
     (READING, ReplFailed): row(on.on_reading_repl_failed, FAILED),
     (READING, RunResumed): row(on.on_live_run_resumed, READING),
     (READING, Cancelled): row(on.on_live_cancelled, READING),
-    (READING, DeadlinePassed): row(on.on_live_deadline_passed, READING),
+    (READING, DeadlinePassed): row(on_live_deadline_passed, READING),
     (READING, RunFinished): row(on.on_any_run_finished, READING),
     (CLOSING, EffectStarted): row(on.on_closing_effect_started, CLOSING),
     (CLOSING, LimitReached): row(on.on_closing_limit_reached, DONE),
@@ -104,7 +105,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (CLOSING, ReplFailed): row(on.on_closing_repl_failed, DONE),
     (CLOSING, RunResumed): row(on.on_live_run_resumed, CLOSING),
     (CLOSING, Cancelled): row(on.on_live_cancelled, CLOSING),
-    (CLOSING, DeadlinePassed): row(on.on_live_deadline_passed, CLOSING),
+    (CLOSING, DeadlinePassed): row(on_live_deadline_passed, CLOSING),
     (CLOSING, RunFinished): row(on.on_any_run_finished, CLOSING),
     (DONE, RunResumed): row(on.on_done_run_resumed, ASKING),
     (DONE, RunFinished): row(on.on_any_run_finished, DONE),

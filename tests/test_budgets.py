@@ -121,6 +121,19 @@ def test_a_price_charges_less_for_what_was_cached():
     assert price.cost_usd(Usage(0, 500_000, 500_000)) == 4
 
 
+def test_going_on_with_longer_prompts_reserves_for_them_and_leaves_nothing_behind():
+    machine = begun(subcall_system_prompt="short")
+    machine.pause("a", "b")
+    longer = replace(machine.state.options, subcall_system_prompt="long " * 400)
+    before = machine.state.spent.reserved_subcall_tokens
+    machine.send(RunResumed(options=longer))
+    assert machine.state.spent.reserved_subcall_tokens > before + 900
+    machine.reply("A", "0.1")
+    machine.reply("B", "0.2")
+    spent = machine.state.spent
+    assert (spent.reserved_tokens, spent.reserved_subcall_tokens) == (0, 0)
+
+
 # -- time -----------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ the difference: commit it only if you understand why it changed.
                                         and `recurse` (sub-runs)
     ran FRAME OUTPUT                    the cell of a frame ends; also `raised FRAME MESSAGE`
     read FRAME TEXT                     the variable is read; also `missing FRAME NAMES`
+    budget FRAME                        the cell of a frame asks what is left
+    deadline SECONDS                    the run's time is over
     cancel
     resume                              forget everything, fold the log, list what is owed
 """
@@ -25,7 +27,7 @@ import pytest
 from machine import Machine, replied
 
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
-from rlm_fsm.event import Event
+from rlm_fsm.event import DeadlinePassed, Event
 from rlm_fsm.fold import fold, pending
 from rlm_fsm.policy import Policy
 from rlm_fsm.values import CodeError
@@ -79,6 +81,10 @@ def play(machine: Machine, command: str) -> list[str]:
             machine.read(text, frame=frame)
         case "missing":
             machine.read(None, frame=frame, names=tuple(text.split()))
+        case "budget":
+            machine.pause("", frame=frame, kind="budget")
+        case "deadline":
+            machine.send(DeadlinePassed(clock_s=float(frame)))
         case "cancel":
             machine.cancel()
         case "resume":

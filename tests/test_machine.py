@@ -76,7 +76,7 @@ OPTIONS = st.builds(
     max_tokens=st.just(100),
     subcall_max_tokens=st.just(50),
     system_prompt=st.just("system"),
-    subcall_system_prompt=st.just("sub"),
+    subcall_system_prompt=st.sampled_from(["sub", "sub " * 200]),
     recursive_subcall_system_prompt=st.just("recursive"),
     conversation_history=st.booleans(),
     max_history_tokens=st.sampled_from([0, 60]),
@@ -335,7 +335,8 @@ class AnySchedule(RuleBasedStateMachine):
         return ModelReplied(**named, text=text, usage=Usage(billed, 0, billed), cost_usd=cost)
 
     def reserved(self, call: CallModel) -> int:
-        chars = call.prompt.chars + (len("sub") if call.purpose == "subcall" else 0)
+        told = len(self.state.options.subcall_system_prompt)
+        chars = call.prompt.chars + (told if call.purpose == "subcall" else 0)
         return estimate(chars, call.max_tokens)
 
     def waiting_for(self, *kinds: type) -> list:

@@ -51,7 +51,7 @@ class Ask(NamedTuple):
     parallel: bool
     """False: one after the other, in this order."""
     said: str = ""
-    """Printed before they are asked, as a line; without calls it is only printed."""
+    """A line to print first; without calls, all that is done."""
 
 
 Answer = tuple[str, str]
@@ -238,11 +238,9 @@ def ask_chunks_first(
     model: str | None = None,
     on_error: str = "raise",
 ) -> Program:
-    """Ask one question about one chunk after the other, until an answer is acceptable.
-
-    Returns that answer or None. Chunks are as in ask_chunks, acceptable as in
-    pick_first_answer. With on_error="return" a chunk whose subcall failed is passed over.
-    """
+    """Ask one question about one chunk after the other, until an answer is acceptable, and return
+    it, or None. Chunks are as in ask_chunks, acceptable as in pick_first_answer. With
+    on_error="return" a chunk whose subcall failed is passed over."""
     asked, chunks = _in_order(question, chunks)
     texts = list(dict.fromkeys(_pieces(chunks, chunk_size, overlap)))
     replies, raises = list[str | None](), _raises(on_error)
