@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
@@ -101,6 +101,9 @@ class Interpreter:
     """Seconds that only ever rise."""
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
+    gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
+    """Held during each model call: what lets only so many through that several runs make. A call
+    that waits for it has its intent in the log already."""
     cost_of: CostOf = no_cost
     """What a reply cost that its provider doesn't tell."""
     snapshots: SnapshotRule = field(default_factory=SnapshotRule)
@@ -231,7 +234,7 @@ class Interpreter:
         began = self.clock()
         match effect:
             case CallModel():
-                return await self._call_model(effect, began)
+                return await self._call_model(effect)
             case RunCode():
                 return await self._run_code(effect, began, lambda repl: self._start(repl, effect))
             case ResumeCode():
@@ -245,7 +248,7 @@ class Interpreter:
             case _:
                 assert_never(effect)
 
-    async def _call_model(self, effect: CallModel, began: float) -> Event:
+    async def _call_model(self, effect: CallModel) -> Event:
         adapter = self.adapters.get(effect.adapter)
         if adapter is None:
             known = ", ".join(sorted(self.adapters))
@@ -260,14 +263,16 @@ class Interpreter:
             self._threads = ThreadPoolExecutor(
                 self.state.options.max_concurrent_subcalls + 1, thread_name_prefix="rlm-adapter"
             )
-        return await call_model(
-            adapter,
-            self._messages(effect),
-            effect,
-            threads=self._threads,
-            elapsed=lambda: (self.clock() - began, self._clock_s()),
-            cost_of=self.cost_of,
-        )
+        async with self.gate:
+            began = self.clock()
+            return await call_model(
+                adapter,
+                self._messages(effect),
+                effect,
+                threads=self._threads,
+                elapsed=lambda: (self.clock() - began, self._clock_s()),
+                cost_of=self.cost_of,
+            )
 
     def _messages(self, effect: CallModel) -> list[dict[str, str]]:
         """The messages of a call, as chat endpoints take them."""

@@ -10,7 +10,7 @@ import math
 import platform
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
@@ -65,6 +65,10 @@ class Parts:
     listeners: tuple[Listener, ...] = ()
     logger: logging.Logger
     store_context_chars: int = kept.STORE_CONTEXT_CHARS
+    gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
+    """See `Interpreter.gate`."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Recorded with the environment: what the run belongs to."""
 
     def backend(self, options: Options) -> str | ReplFactory:
         """The backend of a run with these options."""
@@ -79,12 +83,15 @@ class Parts:
             "system": f"{platform.system()} {platform.machine()}",
             **({"repl": backend} if self.repl_backend is not None else {}),
             **{f"adapter.{name}": describe(a) for name, a in sorted(self.adapters.items())},
+            **self.labels,
         }
 
 
-async def begin(parts: Parts, query: str, context: Context, options: Options) -> RunResult:
-    """A new run, from the question to the answer."""
-    run_id = new_run_id()
+async def begin(
+    parts: Parts, query: str, context: Context, options: Options, run_id: RunId | None = None
+) -> RunResult:
+    """A new run, from the question to the answer; under a new name unless one is given."""
+    run_id = run_id or new_run_id()
     sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
     with ExitStack() as stack:
         log = open_log(parts.log, stack)
@@ -291,6 +298,7 @@ def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
         adapters=parts.adapters,
         listeners=parts.listeners,
         snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
+        gate=parts.gate,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from effects.adapters.base import ModelAdapter
 from effects.context import Context
@@ -30,6 +30,7 @@ from rlm_fsm.price import Price
 from rlm_fsm.profile import Profile
 from rlm_fsm.profiles import profile_of
 
+T = TypeVar("T")
 LogLike = str | os.PathLike[str] | EventLog | None
 Job = Callable[[], Coroutine[Any, Any, RunResult]]
 """A run that has been checked and not started."""
@@ -207,7 +208,7 @@ def log_target(log: LogLike) -> str | EventLog:
     return log
 
 
-def run_job(job: "Job") -> RunResult:
+def run_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
     caller's loop is running."""
     try:
@@ -233,18 +234,18 @@ def context_of(value: object) -> Context | None:
     return None if value is None else Context.of(value)
 
 
-def _in_thread(job: Job) -> RunResult:
+def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run in a thread with a loop of its own: the caller's loop is running already.
 
     Whatever interrupts the wait (Ctrl-C above all) cancels the run, and is raised once the run
     has ended.
     """
-    results: list[RunResult] = []
+    results: list[T] = []
     errors: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     ended = threading.Event()
 
-    async def main() -> RunResult:
+    async def main() -> T:
         task = asyncio.current_task()
         assert task is not None, "this is a task"
         running.append((asyncio.get_running_loop(), task))

@@ -6,6 +6,7 @@ its parent's cell waits for.
 """
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from pyrsistent import pmap
 
@@ -27,6 +28,7 @@ from rlm_fsm.calls import (
 from rlm_fsm.effect import CallModel, Purpose, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import CodePaused, LimitReached, RunFinished, Status
 from rlm_fsm.evolve import evolve
+from rlm_fsm.forecast import forecast
 from rlm_fsm.ids import (
     ROOT,
     CallId,
@@ -225,8 +227,18 @@ def _known(
     state: RunState, frame: Frame, calls: Mapping[CallId, HostCall]
 ) -> dict[CallId, Outcome]:
     """The outcomes of the calls that the state itself answers."""
-    asking = [call_id for call_id, call in calls.items() if call.kind == "budget"]
-    return {call_id: Outcome("text", budget_line.report(state, frame)) for call_id in asking}
+    found: dict[CallId, Outcome] = {}
+    for call_id, call in calls.items():
+        match call.kind:
+            case "subcall":
+                pass
+            case "budget":
+                found[call_id] = Outcome("text", budget_line.report(state, frame))
+            case "forecast":
+                found[call_id] = forecast(state, call)
+            case _:
+                assert_never(call.kind)
+    return found
 
 
 def _with_budget(state: RunState, frame: Frame) -> Frame:

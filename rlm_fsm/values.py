@@ -152,7 +152,7 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
-HostKind = Literal["subcall", "budget"]
+HostKind = Literal["subcall", "budget", "forecast"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,8 @@ class HostCall:
     dedupe: bool = True
     """Whether an identical call of the same pause may answer this one too."""
     kind: HostKind = "subcall"
-    """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once."""
+    """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once.
+    ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once."""
 
 
 OutcomeKind = Literal["text", "error", "limit"]

@@ -37,7 +37,7 @@ PURE = {
 SHELL = ("effects", "httpx", "sqlite3", "rich", "asyncio", "socket", "subprocess", "threading")
 SIBLINGS = {"log", "adapters", "repls", "view"}
 """Folders of the shell that don't know each other."""
-COMPOSED = {"interpreter", "api", "cli", "commands", "demo"}
+COMPOSED = {"interpreter", "api", "cli", "commands", "demo", "many"}
 """What puts them together; nothing below may import it."""
 
 

@@ -19,8 +19,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-SOFT = frozenset({"answer", "budget", "done"})
-"""Names that code may take for itself: they are common names of variables."""
+SOFT = frozenset({"answer", "budget", "done", "map_chunks", "reduce_tree", "classify_all", "vote"})
+"""Names that code may take for itself: they are common names of variables, or of functions that
+models like to write of their own."""
 CALLS = ("SUBMIT", "FINAL", "FINAL_VAR", "done")
 """Functions that give a final answer."""
 

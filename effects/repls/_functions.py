@@ -53,6 +53,8 @@ class Ask(NamedTuple):
     """Plain data, each with the fields of a `HostCall`."""
     parallel: bool
     """False: one after the other, in this order."""
+    said: str = ""
+    """A line to print first; without calls, all that is done."""
 
 
 Answer = tuple[str, str]
@@ -150,7 +152,9 @@ def drive(program: Program, ask: Callable[[Ask], list[Answer]]) -> Any:
             request = program.send(answers)
         except StopIteration as stop:
             return stop.value
-        answers = ask(request)
+        if request.said:
+            print(request.said)
+        answers = ask(request) if request.calls else []
 
 
 def query(name: str, recursive: bool | None, style: str) -> Callable[..., Program]:

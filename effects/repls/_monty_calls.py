@@ -25,7 +25,7 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _finals, _functions, _functions_json
+from effects.repls import _combinators, _finals, _functions, _functions_json
 from effects.repls._finals import Signal
 from effects.repls._functions import Ask, Program, Styles, SubcallError, SubcallLimitError
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
@@ -58,9 +58,15 @@ class Calls:
     """
 
     def __init__(
-        self, view: TextView, settings: ReplSettings, show_vars: Callable[..., str]
+        self,
+        view: TextView,
+        settings: ReplSettings,
+        show_vars: Callable[..., str],
+        say: Callable[[str], None],
     ) -> None:
+        """`say` prints a line among what the cell prints."""
         self._view = view
+        self._say = say
         self.deadline = 0.0
         """When `drive` gives up, by `time.monotonic`. The sandbox counts only its own time, and
         none for what the host does."""
@@ -77,6 +83,7 @@ class Calls:
                 styles=Styles(settings.subcall_error, settings.batch_error),
             ),
             **_functions_json.programs(),
+            **_combinators.programs(),
         }
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
@@ -165,8 +172,8 @@ class Calls:
         try:
             program = self._programs[step.function_name](*step.args, **step.kwargs)
             for number in range(len(given)):
-                _next_ask(program, given[:number])
-            ask = _next_ask(program, given)
+                _next_ask(program, given[:number], _unsaid)
+            ask = _next_ask(program, given, _unsaid)
         except Exception as error:
             raise ValueError(f"the program doesn't ask what it asked: {error!r}") from error
         return self._wait(step, program, ask, given)
@@ -226,7 +233,7 @@ class Calls:
     def _proceed(self, call: FunctionSnapshot, program: Program, given: Given) -> Snapshot | Paused:
         """Let a program go on with the last answers that it was given."""
         try:
-            ask = _next_ask(program, given)
+            ask = _next_ask(program, given, self._say)
         except StopIteration as stop:
             value = stop.value
         except Exception as error:
@@ -291,9 +298,16 @@ def _signals(form: str) -> Callable[..., None]:
     return give
 
 
-def _next_ask(program: Program, given: Given) -> Ask:
+def _next_ask(program: Program, given: Given, say: Callable[[str], None]) -> Ask:
     """Let a program go on, from its beginning or with the last answers, until it asks."""
     ask = program.send(given[-1]) if given else next(program)
-    while not ask.calls:
+    while True:
+        if ask.said:
+            say(ask.said)
+        if ask.calls:
+            return ask
         ask = program.send([])
-    return ask
+
+
+def _unsaid(_: str) -> None:
+    """Says nothing: it was said before the session was written down."""

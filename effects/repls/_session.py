@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING or __package__:
     from effects.repls import (
         _cell,
+        _combinators,
         _finals,
         _functions,
         _functions_json,
@@ -33,6 +34,7 @@ if TYPE_CHECKING or __package__:
     )
 else:
     import _cell
+    import _combinators
     import _finals
     import _functions
     import _functions_json
@@ -313,6 +315,7 @@ class Session:
         asking = {
             **_functions.programs(view, parallel_subcalls=parallel_subcalls, styles=styles),
             **_functions_json.programs(),
+            **_combinators.programs(),
         }
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,

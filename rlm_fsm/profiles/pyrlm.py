@@ -24,7 +24,10 @@ What the session holds:
 - llm_batch(prompts): ask many prompts at once, in parallel; replies in the same order.
 - ask(question, text), ask_chunks(question, chunks), ask_chunks_first(question, chunks),
   pick_first_answer(answers): the same for one question over pieces of the text.
-- SHOW_VARS(): your variables.
+- map_chunks(question, chunks), reduce_tree(texts, question), classify_all(items, labels), \
+vote(prompt, n=5): many subcalls by one call. They print their number and cost first, and raise \
+SubcallLimitError before the first one when the budget doesn't allow all.
+- budget(): what is left, a dict. SHOW_VARS(): your variables.
 Variables, functions and imports survive from turn to turn, also after an error. The value of a \
 last bare expression is printed.
 

@@ -68,9 +68,7 @@ class Payload:
 def load() -> tuple[Payload, ...]:
     """The whole corpus, in the order of its files."""
     return tuple(
-        payload
-        for path in sorted((_FOLDER / "payloads").glob("*.txt"))
-        for payload in _read(path)
+        payload for path in sorted((_FOLDER / "payloads").glob("*.txt")) for payload in _read(path)
     )
 
 
@@ -111,6 +109,4 @@ def _sections(path: Path) -> list[tuple[str, str]]:
 
 def _settings(text: str) -> dict[str, str]:
     lines = (line[3:] for line in text.splitlines() if line.startswith("#: "))
-    return {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
