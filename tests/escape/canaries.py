@@ -6,11 +6,9 @@ what was, so that the next payload finds everything as it should be.
 
 import contextlib
 import ctypes
-import errno
 import os
 import secrets
 import select
-import shutil
 import signal
 import socket
 import sqlite3

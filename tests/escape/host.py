@@ -1,6 +1,6 @@
 """The real host: each request is a session of a backend, driven as the interpreter drives it.
 
-    ESCAPE_SECRET=... python host.py SETTINGS COMMAND_LINE_SECRET
+ESCAPE_SECRET=... python host.py SETTINGS COMMAND_LINE_SECRET
 """
 
 import asyncio
@@ -10,13 +10,14 @@ import sys
 import time
 from typing import Any
 
+from repl_driving import answer_all
+
 from effects.repls import python
 from effects.repls.base import Repl, ReplLimits, ReplSettings
 from effects.repls.monty import MontyRepl
 from effects.repls.python import PythonRepl
 from effects.sandbox.report import MONTY
 from escape.hosting import CONTEXT, PROBE, PROBED, HostState, serve
-from repl_driving import answer_all
 
 OUTPUT_CHARS = 100_000
 MEMORY_BYTES = 96 << 20

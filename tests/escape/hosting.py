@@ -51,7 +51,11 @@ class HostState:
     def meddled(self) -> list[str]:
         """What was changed of this process from outside; from then on it counts as unchanged."""
         before, self._before = self._before, self._state()
-        return [f"{old} is now {new}" for old, new in zip(before, self._before, strict=True) if old != new]
+        return [
+            f"{old} is now {new}"
+            for old, new in zip(before, self._before, strict=True)
+            if old != new
+        ]
 
     def _state(self) -> list[object]:
         with open("/proc/self/oom_score_adj") as file:
