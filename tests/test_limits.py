@@ -63,7 +63,7 @@ BOMBS = [
         name="a huge number",
         code="y = 10 ** 10 ** 8\nlen(str(y))",
         python=TIME["python"],
-        monty=MEMORY["monty"],
+        monty="your variables are as before this code",  # time or memory, whichever ends first
     ),
     Bomb(
         name="a catastrophic pattern",

@@ -64,8 +64,8 @@ class Host:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        with self._process:  # closes its pipes, and waits
+            self._process.kill()
 
     def _started(self) -> "subprocess.Popen[bytes]":
         names = self._canaries.secrets

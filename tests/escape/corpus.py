@@ -72,12 +72,18 @@ def load() -> tuple[Payload, ...]:
     )
 
 
-def techniques() -> dict[str, tuple[str, int]]:
-    """What each technique is about, and its number of payloads."""
-    return {
-        path.stem: (_sections(path)[0][1], len(_sections(path)) - 1)
-        for path in sorted((_FOLDER / "payloads").glob("*.txt"))
-    }
+def table() -> str:
+    """The techniques and their numbers of payloads, in Markdown."""
+    needy = sum(payload.needs is not None for payload in load())
+    rows = ["| technique | what it tries | attempts |", "|---|---|---|"]
+    for path in sorted((_FOLDER / "payloads").glob("*.txt")):
+        (_, about), *payloads = _sections(path)
+        what = about.splitlines()[0].rstrip(".")
+        rows.append(f"| `{path.stem}` | {what} | {len(payloads)} |")
+    rows.append(
+        f"| together | {needy} of them take more than every machine gives | {len(load())} |"
+    )
+    return "\n".join(rows)
 
 
 def _read(path: Path) -> Iterator[Payload]:
@@ -110,3 +116,7 @@ def _sections(path: Path) -> list[tuple[str, str]]:
 def _settings(text: str) -> dict[str, str]:
     lines = (line[3:] for line in text.splitlines() if line.startswith("#: "))
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+if __name__ == "__main__":
+    print(table())
