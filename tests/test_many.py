@@ -402,6 +402,22 @@ def test_a_run_that_the_budget_cut_short_says_so():
     assert done.total_tokens <= 5_000
 
 
+def test_a_run_that_the_budget_cut_short_goes_on_only_with_a_larger_one(tmp_path: Path):
+    def ask(tokens: int) -> tuple[str, str, int]:
+        model = answering(
+            reply=lambda asked: "FINAL: x" if "turn 7" in asked else "```python\nprint(1)\n```",
+            tokens=1_000,
+        )
+        budget = Budget(max_total_tokens=tokens)
+        done = run_many([("q", "t")], adapter=model, log=tmp_path / "log", budget=budget)
+        return done[0].status, done[0].origin, len(model.calls)
+
+    status, origin, calls = ask(5_000)
+    assert (status, origin) == ("partial", "new")
+    assert ask(5_000) == ("partial", "log", 0)
+    assert ask(60_000) == ("finished", "resumed", 7 - calls)
+
+
 def test_a_runs_own_limits_hold_beside_the_budget():
     model = answering(reply=lambda _: "```python\nprint(1)\n```", tokens=1_000)
     done = run_many(

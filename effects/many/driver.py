@@ -195,7 +195,8 @@ class Batch:
         origin: Origin = "resumed" if run_id in self._existing else "new"
         error: Exception | None = None
         try:
-            await self._perform(job, run_id, policy)
+            if not await self._perform(job, run_id, policy):
+                origin = "log"
         except Exception as failure:  # a user's adapter or session may raise anything
             error = failure
             if not isinstance(failure, RLMError):
@@ -208,17 +209,18 @@ class Batch:
             self.stopped = f"the model service refused the key: {told}"
         return row_of(job, run_id, found[0] if found else None, origin=origin, error=told)
 
-    async def _perform(self, job: CheckedJob, run_id: RunId, policy: Policy) -> None:
+    async def _perform(self, job: CheckedJob, run_id: RunId, policy: Policy) -> bool:
+        """Begin the job's run or go on with it; False when its share is no more than it had."""
         parts = replace(self.parts, labels={"batch": self.name, "job": job.id})
         context = await asyncio.to_thread(job.open)
         if run_id not in self._existing:
             self._existing.add(run_id)
             options = replace(self.options, policy=policy)
             await begin(parts, job.query, context, options, run_id)
-            return
+            return True
         assert not isinstance(parts.log, str), "the batch has opened its log"
         if not _is_missing(self._read(parts.log, run_id)[1], policy):
-            return  # the budget leaves it no more than it had
+            return False
         await go_on(
             parts,
             run_id,
@@ -227,6 +229,7 @@ class Batch:
             on_uncertain=self.on_uncertain,
             on_changed_output=self.on_changed_output,
         )
+        return True
 
     def _found(self, run_id: RunId) -> tuple[RunResult, RunState] | None:
         """What the log has of a run; None when it never began, or can't be read."""
@@ -264,7 +267,9 @@ class Batch:
         result = found[0] if found else None
         row = row_of(job, run_id, result, origin="log" if result else "none")
         why = f"{self.stopped}. Start the batch again to go on"
-        self._take(replace(row, status="not_started", error=why))
+        # What an earlier process left half done keeps its best answer.
+        has_answer = row.status == "partial"
+        self._take(replace(row, status="partial" if has_answer else "not_started", error=why))
 
     def _take(self, row: JobResult) -> None:
         self._rows[row.id] = row

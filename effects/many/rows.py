@@ -25,7 +25,7 @@ class JobResult:
     query: str
     status: RowStatus
     """``finished``, ``partial`` (a limit was reached, the best answer so far), ``failed``, or
-    ``not_started``; `error` says why."""
+    ``not_started`` (nor gone on with); `error` says why."""
     origin: Origin
     """``new``: run now. ``resumed``: begun by an earlier process, ended now. ``log``: an earlier
     process had ended it. ``none``: there is no run."""
