@@ -131,8 +131,7 @@ async def go_on(
         name = log.find(run_id)
         stack.enter_context(log.lead(name))
         _check_begun(log, name)
-        interpreter = _interpreter(parts, log, name)
-        interpreter.on_changed_output = on_changed_output
+        interpreter = _interpreter(parts, log, name, on_changed_output)
         interpreter.restore(logged.event for logged in log.load(name))
         state = interpreter.state
         if state.status == "finished":
@@ -170,8 +169,7 @@ async def branch(
         events = [logged.event for logged in log.load(parent, until=at)]
         if not 1 <= at == len(events):
             raise UsageError(f"at={at}: the run {parent} has events 1 to {len(events)}")
-        interpreter = _interpreter(parts, log, fork)
-        interpreter.on_changed_output = on_changed_output
+        interpreter = _interpreter(parts, log, fork, on_changed_output)
         boundary = at - 1 if edit is not None else last_boundary(events)
         tail = events[boundary : boundary + 1]
         if edit is not None:
@@ -294,12 +292,15 @@ def repl_factory(
             )
 
 
-def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
+def _interpreter(
+    parts: Parts, log: EventLog, run_id: RunId, on_changed_output: OnChangedOutput = "raise"
+) -> Interpreter:
     return Interpreter(
         run_id=run_id,
         log=log,
         adapters=parts.adapters,
         listeners=parts.listeners,
+        on_changed_output=on_changed_output,
         snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
         gate=parts.gate,
     )
