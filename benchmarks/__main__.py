@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import fanout, log_size, repl, steps
+from benchmarks import commits, fanout, log_size, repl, steps
 from benchmarks.disk import folder_on_disk
 from benchmarks.figures import Plan, Report
 from benchmarks.peer import Peer, PeerUnavailable, environment
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "fanout": fanout.measure,
     "log": log_size.measure,
     "repl": repl.measure,
+    "commits": commits.measure,
 }
 REPETITIONS = 7
 """Odd, so that the median is one of them; enough that a quiet moment is among them."""
