@@ -3,7 +3,7 @@
 It knows how to perform effects and nothing else: what is done next is the reducer's to say.
 
 1. Events that arrive together are stepped one by one, each followed by what it derives, and
-   appended in ONE transaction (up to `COMMIT_EVENTS` of them). Only then do the effects start, in
+   appended in ONE transaction (`commit_size` of them at most). Only then do the effects start, in
    the order of `step`.
 2. Each effect ends in exactly one event. Failures of the world are events; an exception that
    leaves `drive` is a fault of the log or of ours.
@@ -52,10 +52,8 @@ from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
 from rlm_fsm.values import CodeResult
 
-COMMIT_EVENTS = 16
-"""Outcomes taken into one commit. In a wave of a hundred that end together, the first ones' places
-are taken again while the others wait: a batch of 1,000 with 100 workers took 0.34 s with it,
-0.37 s with half as many and 0.42 s with twice as many (November 2026)."""
+FEWEST_OUTCOMES, MOST_OUTCOMES = 2, 16
+"""Bounds of `commit_size`."""
 
 _logger = logging.getLogger("rlm_fsm")
 
@@ -76,6 +74,16 @@ class Listener(Protocol):
     def handle(self, event: Appended) -> None:
         """Called for each event once it is durable, in order, on the run's thread."""
         ...
+
+
+def commit_size(in_flight: int) -> int:
+    """How many outcomes one commit may take: a quarter of the calls in flight, within bounds.
+
+    Where calls that began together end together, the places of those in the first commit are taken
+    again while the others wait, so the next wave comes in parts. Smaller commits than these lose
+    more on a slow disk than they gain on a quick one: see ``python -m benchmarks commits``.
+    """
+    return max(FEWEST_OUTCOMES, min(MOST_OUTCOMES, in_flight // 4))
 
 
 def _no_sessions(_: Context) -> Repl:
@@ -209,7 +217,8 @@ class Interpreter:
             await self._arrived.wait()
             if self._crash is not None:
                 raise self._crash
-        return [self._inbox.popleft() for _ in range(min(len(self._inbox), COMMIT_EVENTS))]
+        count = min(len(self._inbox), commit_size(self.state.in_flight))
+        return [self._inbox.popleft() for _ in range(count)]
 
     async def _feed(self, effect: Effect) -> None:
         try:
