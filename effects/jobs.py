@@ -8,6 +8,7 @@ import asyncio
 import logging
 import platform
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
-from effects.repls.base import Repl, ReplLimits, ReplSettings
+from effects.repls.base import NEEDS_LINUX, Repl, ReplLimits, ReplSettings
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from rlm_fsm._version import __version__
@@ -233,6 +234,8 @@ def repl_factory(
     settings = ReplSettings(limits=limits, parallel_subcalls=parallel_subcalls, seed=seed)
     match backend:
         case "python":
+            if sys.platform != "linux":
+                raise UsageError(NEEDS_LINUX)
             from effects.repls.python import PythonRepl
 
             return lambda context: PythonRepl(context, settings)
