@@ -80,8 +80,8 @@ def commit_size(in_flight: int) -> int:
     """How many outcomes one commit may take: a quarter of the calls in flight, within bounds.
 
     Where calls that began together end together, the places of those in the first commit are taken
-    again while the others wait, so the next wave comes in parts. Smaller commits than these lose
-    more on a slow disk than they gain on a quick one: see ``python -m benchmarks commits``.
+    again while the others wait, so the next wave comes in parts. Smaller ones lose more on
+    a slow disk than they gain on a quick one: see ``python -m benchmarks commits``.
     """
     return max(FEWEST_OUTCOMES, min(MOST_OUTCOMES, in_flight // 4))
 
