@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from effects.adapters.base import ModelAdapter
+from effects.backends import ReplFactory
 from effects.interpreter import Listener
-from effects.jobs import Edit, Parts, ReplFactory, branch, go_on, open_log
+from effects.jobs import Edit, Parts, branch, go_on, open_log
 from effects.log.base import EventLog, RunInfo
 from effects.models import model_name, resolve_adapter
 from effects.replaying import replayed, state_after

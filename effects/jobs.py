@@ -9,7 +9,6 @@ import logging
 import math
 import platform
 import secrets
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,12 +17,13 @@ from typing import Any, TypeGuard
 
 from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
+from effects.backends import ReplFactory, repl_factory
 from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again
-from effects.repls.base import NEEDS_LINUX, Repl, ReplLimits, ReplSettings, SnapshotRule
+from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from rlm_fsm._version import __version__
@@ -48,7 +48,6 @@ from rlm_fsm.state import RunState
 _NEVER = SnapshotRule(after_s=math.inf)
 """For logs that nobody can resume from: they are gone with the run."""
 
-ReplFactory = Callable[[Context], Repl]
 Edit = Callable[[Event], Event]
 
 
@@ -256,40 +255,6 @@ def new_run_id() -> RunId:
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     tail = "".join(secrets.choice(alphabet) for _ in range(8))
     return RunId(f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{tail}")
-
-
-def repl_factory(
-    backend: str | ReplFactory, limits: ReplLimits, options: Options, seed: str = ""
-) -> ReplFactory:
-    """What opens the sessions of a run. `seed` is that of its first event."""
-    settings = ReplSettings(
-        limits=limits,
-        parallel_subcalls=options.parallel_subcalls,
-        subcall_error=options.profile.subcall_error,
-        batch_error=options.profile.batch_error,
-        variables=options.profile.variables,
-        seed=seed,
-    )
-    match backend:
-        case "python":
-            if sys.platform != "linux":
-                raise UsageError(NEEDS_LINUX)
-            from effects.repls.python import PythonRepl
-
-            return lambda context: PythonRepl(context, settings)
-        case "monty":
-            from effects.repls.monty import MontyRepl
-
-            return lambda context: MontyRepl(context, settings)
-        case str():
-            raise UsageError(f"repl_backend={backend!r}: choose 'python' or 'monty'")
-        case _ if callable(backend):
-            return backend
-        case _:
-            raise UsageError(
-                f"repl_backend={backend!r}: pass 'python', 'monty', or a function from a Context "
-                "to a Repl"
-            )
 
 
 def _interpreter(

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from effects import kept
+from effects.backends import repl_factory
 from effects.context import Context
-from effects.jobs import open_log, repl_factory
+from effects.jobs import open_log
 from effects.log.base import EventLog, Logged
 from effects.repls.base import ReplLimits
 from effects.result import RunResult, result_of

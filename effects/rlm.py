@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from effects.adapters.base import ModelAdapter
+from effects.backends import ReplFactory, repl_factory
 from effects.context import Context
 from effects.interpreter import Appended, Listener
-from effects.jobs import Parts, ReplFactory, begin, go_on, repl_factory
+from effects.jobs import Parts, begin, go_on
 from effects.kept import STORE_CONTEXT_CHARS
 from effects.log.base import EventLog
 from effects.models import check_adapter, describe, model_name, resolve_adapter
