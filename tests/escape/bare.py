@@ -128,6 +128,7 @@ class Channel:
 
 def _worker(state: HostState, theirs: socket.socket, told: str, traps_are_laid: bool) -> NoReturn:
     """Run what comes, in this very process, until the host closes the connection."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it breaks loudly, as it should
     # Code that gets away is stopped by these at last.
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

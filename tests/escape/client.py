@@ -14,12 +14,14 @@ from escape.corpus import Payload
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 5.0
+PATIENT_LIMIT_S = 15.0
+"""For the control: it must be seen to succeed, also on a machine that is busy."""
 SHORT_LIMIT_S = 0.25
 """For cells that are meant to reach the limit."""
 SLACK_S = 3.0
 """Beyond the limit, for a process to be ended and for a machine that is busy."""
 GONE_WITHIN_S = 2.0
-DEAD_AFTER_S = 20.0
+DEAD_AFTER_S = 30.0
 FLOOD_CHARS = 200_000
 
 
@@ -39,7 +41,8 @@ class Host:
 
     def try_out(self, payload: Payload, backend: str = "") -> dict[str, str]:
         """The canaries that a payload tripped, and what was found."""
-        usual_s = SHORT_LIMIT_S if payload.trips == "overtime" else LIMIT_S
+        patient_s = LIMIT_S if backend else PATIENT_LIMIT_S
+        usual_s = SHORT_LIMIT_S if payload.trips == "overtime" else patient_s
         limit_s = float(payload.limit_s or usual_s)
         request = {
             "backend": backend,
