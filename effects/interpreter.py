@@ -34,9 +34,10 @@ from effects.log.base import EventLog
 from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
 from effects.saving import Saver
 from effects.sessions import OnChangedOutput, bring_back, rebuild
-from rlm_fsm import history
+from effects.typed import AnswerType, checked, judged
+from rlm_fsm import history, typed
 from rlm_fsm.cells import Recorder, before
-from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
@@ -108,6 +109,9 @@ class Interpreter:
     """What a reply cost that its provider doesn't tell."""
     snapshots: SnapshotRule = field(default_factory=SnapshotRule)
     """When sessions are written down, see `saving`."""
+
+    answer_type: AnswerType | None = None
+    """What the answer must be, when the run's options have a schema."""
 
     seed: str = ""
     """That of the run's first event, once it was restored."""
@@ -243,6 +247,8 @@ class Interpreter:
                 )
             case ReadVariable():
                 return await self._read(effect)
+            case CheckAnswer():
+                return checked(effect, self.answer_type)
             case Record():
                 raise AssertionError("recorded events are appended, not performed")
             case _:
@@ -278,7 +284,8 @@ class Interpreter:
         """The messages of a call, as chat endpoints take them."""
         options = self.state.options
         if effect.purpose == "subcall":
-            prompt = self._texts[effect.prompt.hash]
+            asking = self.state.frames.get(effect.frame)
+            prompt = typed.prompt_of(asking, effect.call_id) or self._texts[effect.prompt.hash]
             return [m.as_dict() for m in history.subcall_messages(prompt, options)]
         frame = self.state.frames[effect.frame]
         messages = history.messages(frame, options)
@@ -307,7 +314,7 @@ class Interpreter:
             return CodePaused(
                 frame=effect.frame,
                 call_id=effect.call_id,
-                calls=result.calls,
+                calls=judged(result.calls),
                 parallel=result.parallel,
                 elapsed_s=elapsed_s,
                 clock_s=self._clock_s(),
