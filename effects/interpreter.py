@@ -34,7 +34,8 @@ from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
 from effects.saving import Saver
 from effects.sessions import OnChangedOutput
 from effects.texts import Texts
-from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from effects.typed import AnswerType, checked, judged
+from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
@@ -114,6 +115,9 @@ class Interpreter:
     """What a reply cost that its provider doesn't tell."""
     snapshots: SnapshotRule = field(default_factory=SnapshotRule)
     """When sessions are written down, see `saving`."""
+
+    answer_type: AnswerType | None = None
+    """What the answer must be, when the run's options have a schema."""
 
     seed: str = ""
     """That of the run's first event, once it was restored."""
@@ -242,6 +246,8 @@ class Interpreter:
                 )
             case ReadVariable():
                 return await self._read(effect)
+            case CheckAnswer():
+                return checked(effect, self.answer_type)
             case Record():
                 raise AssertionError("recorded events are appended, not performed")
             case _:
@@ -292,7 +298,7 @@ class Interpreter:
             return CodePaused(
                 frame=effect.frame,
                 call_id=effect.call_id,
-                calls=result.calls,
+                calls=judged(result.calls),
                 parallel=result.parallel,
                 elapsed_s=elapsed_s,
                 clock_s=self._clock_s(),

@@ -5,6 +5,7 @@ drives it, and its end becomes a result or an error.
 """
 
 import asyncio
+import json
 import logging
 import math
 import platform
@@ -26,6 +27,7 @@ from effects.prices import check_cost_limit, costs, prices_again
 from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
+from effects.typed import AnswerType
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import (
     LIMIT_ERRORS,
@@ -67,6 +69,8 @@ class Parts:
     store_context_chars: int = kept.STORE_CONTEXT_CHARS
     gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
     """See `Interpreter.gate`."""
+    answer_type: AnswerType | None = None
+    """What answers must be; made from `output_type`."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Recorded with the environment: what the run belongs to."""
 
@@ -136,6 +140,7 @@ async def go_on(
         if state.status == "finished":
             return _ended(parts, interpreter)
         _check_limit(state, policy)
+        _check_type(name, parts.answer_type, state.options.answer_schema)
         options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
@@ -177,6 +182,10 @@ async def branch(
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
+        if parts.answer_type is not None:
+            changes = {**changes, "answer_schema": parts.answer_type.schema}
+        elif before.seq:
+            _check_type(parent, None, before.options.answer_schema)
         backend = parts.backend(replace(before.options, **changes))
         sandbox = await sandboxes.checked(backend, parts.repl_limits)
         environment = {**parts.environment(), **sandbox}
@@ -268,6 +277,7 @@ def _interpreter(
         on_changed_output=on_changed_output,
         snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
         gate=parts.gate,
+        answer_type=parts.answer_type,
     )
 
 
@@ -314,6 +324,22 @@ def _check_limit(state: RunState, policy: Policy | None) -> None:
         )
 
 
+def _check_type(run_id: RunId, given: AnswerType | None, schema: str | None) -> None:
+    """Refuse to go on without the type of the run's answer, or with another one."""
+    if schema is None and given is None:
+        return
+    if given is None:
+        raise UsageError(
+            f"the answer of run {run_id} has a type, which the log can't hold: pass output_type= "
+            f"again, whose JSON schema is {schema}"
+        )
+    if schema is None or json.loads(schema) != json.loads(given.schema):
+        raise UsageError(
+            f"output_type={given.name} isn't what run {run_id} was asked for "
+            f"({schema or 'an answer in words'}): pass that, or fork the run at event 1"
+        )
+
+
 def _edited(event: Event, edit: Event | Edit, at: int) -> Event:
     """Event `at` in its edited form: of the same kind, and an outcome of the world."""
     if isinstance(event, DERIVED):
@@ -350,7 +376,7 @@ def _ended(parts: Parts, interpreter: Interpreter) -> RunResult:
     def read() -> list[Event]:
         return read_events(source, run_id)
 
-    result = result_of(run_id, state, read)
+    result = result_of(run_id, state, read, parts.answer_type)
     if state.status != "failed" or state.cause == "guard":
         return result
     why = (state.error or "it failed").rstrip(".")

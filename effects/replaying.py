@@ -17,6 +17,7 @@ from effects.log.base import EventLog, Logged
 from effects.repls.base import ReplLimits
 from effects.result import RunResult, result_of
 from effects.sessions import bring_back
+from effects.typed import AnswerType
 from rlm_fsm.cells import Recorder
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged, UsageError
 from rlm_fsm.event import CodePaused, Event, RunStarted
@@ -33,6 +34,7 @@ def replayed(
     run_code: bool,
     context: Context | None,
     repl_limits: ReplLimits,
+    answer_type: AnswerType | None = None,
 ) -> RunResult:
     """The result of a run as its log gives it; ``running`` for one that hasn't ended."""
     with ExitStack() as stack:
@@ -43,7 +45,7 @@ def replayed(
         state = folded(log.load(name), name, recorder, events)
         if run_code:
             asyncio.run(_run_again(log, name, state, recorder, events, context, repl_limits))
-    return result_of(name, state, lambda: events)
+    return result_of(name, state, lambda: events, answer_type)
 
 
 def folded(

@@ -23,6 +23,7 @@ from effects.repls.base import ReplLimits
 from effects.result import RunResult
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
@@ -80,6 +81,8 @@ class RLM:
         auto_finalize_var: str | None = None,
         auto_finalize_min_length: int = 0,
         tell_budget: bool = True,
+        output_type: Any = None,
+        output_retries: int = 3,
         prices: Mapping[str, Price] | None = None,
         event_listener: Listener | None = None,
         logger: logging.Logger | None = None,
@@ -96,6 +99,7 @@ class RLM:
             listeners=() if event_listener is None else (event_listener,),
             logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
+            answer_type=None if output_type is None else answer_type(output_type),
         )
         self.options = Options(
             policy=policy or Policy(),
@@ -124,6 +128,8 @@ class RLM:
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
             tell_budget=tell_budget,
+            answer_schema=self.parts.answer_type and self.parts.answer_type.schema,
+            output_retries=output_retries,
             prices=prices_of(self.parts.adapters, prices),
         )
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)

@@ -9,7 +9,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from rlm_fsm import history
+from rlm_fsm import history, typed
 from rlm_fsm.effect import CallModel
 from rlm_fsm.event import CodeExecuted, CodePaused, Event
 from rlm_fsm.ids import ROOT, FrameId
@@ -47,7 +47,8 @@ class Texts:
     def messages(self, state: RunState, effect: CallModel) -> list[dict[str, str]]:
         """The messages of a call, as chat endpoints take them."""
         if effect.purpose == "subcall":
-            prompt = self._prompts[effect.prompt.hash]
+            asking = state.frames.get(effect.frame)
+            prompt = typed.prompt_of(asking, effect.call_id) or self._prompts[effect.prompt.hash]
             return [m.as_dict() for m in history.subcall_messages(prompt, state.options)]
         frame = state.frames[effect.frame]
         messages = history.messages(frame, state.options)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from effects.interpreter import Appended
@@ -147,7 +148,9 @@ class Batch:
         state = folded(log.load(run_id), run_id)
         # The log is closed when somebody asks for the trace.
         source = log if log.path == ":memory:" else log.path
-        return result_of(run_id, state, lambda: read_events(source, run_id)), state
+        answer_type = self.parts.answer_type
+        read = partial(read_events, source, run_id)
+        return result_of(run_id, state, read, answer_type), state
 
     # -- work
 

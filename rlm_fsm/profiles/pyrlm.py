@@ -153,6 +153,25 @@ PYRLM = Profile(
         "with FINAL; assign a value to a variable first."
     ),
     bad_answer="The parenthesis of your FINAL( is never closed.",
+    answer_shape=(
+        "The answer must be a value that fits this JSON schema:\n{schema}\n"
+        "Finish with FINAL: and the value as JSON, with FINAL_VAR: and the name of a variable that "
+        "holds it, or by calling SUBMIT(value) in your code."
+    ),
+    answer_misfit=(
+        "Your answer doesn't fit the JSON schema that it must fit:\n{problems}\n"
+        "Mend it and give the answer again."
+    ),
+    problem="- {path}: {message}; found {found}",
+    more_problems="- and {count} more",
+    subcall_shape=(
+        "{prompt}\n\nReply with JSON only, without any other words, that fits this JSON schema:\n"
+        "{schema}"
+    ),
+    subcall_misfit=(
+        "{prompt}\n\nAn earlier reply to this was:\n{reply}\n\nIt does not fit:\n{problems}\n"
+        "Reply again, with JSON that fits."
+    ),
     fences=("python", "repl", "py", "python3", "py3", ""),
     bare_code=True,
     blocks="all",
