@@ -417,6 +417,10 @@ def test_a_block_with_nothing_but_an_answer_is_the_answer() -> None:
             "```python\nFINAL(it is set to 5)\n```": text("it is set to 5"),
             "```python\nFINAL(a + b)\n```": code("FINAL(a + b)"),
             "```python\nFINAL: int\nprint(1)\n```": code("FINAL: int\nprint(1)"),
+            "```repl\nFINAL_VAR(rows[0])\n```": code("FINAL_VAR(rows[0])"),
+            "```python\nFINAL_VAR(', '.join(names))\n```": code("FINAL_VAR(', '.join(names))"),
+            "names = ['a']\nFINAL_VAR(names[0])": code("names = ['a']\nFINAL_VAR(names[0])"),
+            "```text\nFINAL_VAR(rows[0])\n```": "bad_name",
         }
     )
 
