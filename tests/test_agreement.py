@@ -65,6 +65,15 @@ def test_blocks_listed_as_answers_are_answers() -> None:
             assert len(turn.executed) == len(turn.reply.blocks) + 1, turn.name
 
 
+def test_runs_listed_as_asked_once_more_end_in_a_reply_without_an_answer() -> None:
+    names = {name for name, why in listed("answers").items() if "asked once more" in why}
+    assert len(names) == 44
+    for turn in turns():
+        if turn.name in names:
+            assert turn.is_last, turn.name
+            assert turn.reply.answer is None, turn.name
+
+
 def test_the_default_profile_reads_whole_replies_alike() -> None:
     for turn in turns():
         if turn.run["fidelity"] == "verbatim":

@@ -10,6 +10,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def without_echo(code: str, stdout: str) -> str:
     return stdout[: stdout.rstrip("\n").rfind("\n") + 1]
 
 
+@cache
 def recorded_cells() -> dict[int, dict[str, Any]]:
     """The recorded cells of each run, with its context where that was recorded."""
     with gzip.open(FOLDER / "cells.jsonl.gz", "rt", encoding="utf-8") as lines:
