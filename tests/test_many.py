@@ -385,6 +385,7 @@ def test_a_run_that_its_share_cut_short_goes_on_when_others_left_enough():
         log=":memory:",
         budget=Budget(max_total_tokens=18_000),
         max_runs=2,
+        loop_limit=None,
     )
     assert [row.status for row in done] == ["finished", "finished"]
     kinds = [type(event) for event in done[0].result._events()]  # type: ignore[union-attr]
@@ -409,7 +410,9 @@ def test_a_run_that_the_budget_cut_short_goes_on_only_with_a_larger_one(tmp_path
             tokens=1_000,
         )
         budget = Budget(max_total_tokens=tokens)
-        done = run_many([("q", "t")], adapter=model, log=tmp_path / "log", budget=budget)
+        done = run_many(
+            [("q", "t")], adapter=model, log=tmp_path / "log", budget=budget, loop_limit=None
+        )
         return done[0].status, done[0].origin, len(model.calls)
 
     status, origin, calls = ask(5_000)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from effects.repls import _combinators, _functions_json
 from effects.repls._finals import CALLS
 from effects.repls._functions import plain, programs
 from effects.repls._text import TextView
@@ -39,6 +40,8 @@ every_profile = pytest.mark.parametrize("profile", PROFILES.values(), ids=list(P
 BOUND = {
     *programs(TextView(""), parallel_subcalls=False),
     *plain(TextView("")),
+    *_functions_json.programs(),
+    *_combinators.programs(),
     *CALLS,
     *("P", "ctx", "context", "history", "answer", "SHOW_VARS", "SubcallError"),
 }
