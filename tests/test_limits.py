@@ -47,7 +47,7 @@ TIME = {
 }
 KILLED = {**TIME, "python": "CellTimeout: the cell did not stop at its limit of 0.3 s of computing"}
 MEMORY = {
-    "python": "MemoryError",
+    "python": "MemoryError: the cell needed more than 64 MiB of memory",
     "monty": "MemoryError: the cell needed more than 64 MiB of memory",
 }
 BOMBS = [

@@ -48,12 +48,14 @@ class Guard:
         self.waiting = False
         """A host call is under way."""
         self._limit_s = limit_s
+        self._memory_bytes = 0
         self._expired = False
         self._for_code = self._for_runtime = resource.getrlimit(resource.RLIMIT_AS)
         self._take_signals()
 
     def limit_memory(self, used_bytes: int, memory_bytes: int) -> None:
         """Code gets so much address space on top of what the process has now."""
+        self._memory_bytes = memory_bytes
         top = _at_most_hard(resource.RLIMIT_AS, used_bytes + memory_bytes + RESERVE_BYTES)
         self._for_code, self._for_runtime = (top - RESERVE_BYTES, top), (top, top)
         _set_memory(self._for_runtime)
@@ -66,6 +68,12 @@ class Guard:
         _set_memory(self._for_code)
         self.active = True
         _signal.setitimer(_signal.ITIMER_REAL, self.left_s, TICK_S)
+
+    def name_limit(self, error: BaseException) -> None:
+        """Say which limit a bare `MemoryError` is about, unless it came without one."""
+        if type(error) is MemoryError and not error.args and self._memory_bytes:
+            most = self._memory_bytes / (1 << 20)
+            error.args = (f"the cell needed more than {most:,.0f} MiB of memory",)
 
     def stop(self) -> None:
         """Model-written code has ended."""
@@ -123,6 +131,7 @@ def guarded(
     except BaseException as error:
         guard.active = False
         guard.stop()
+        guard.name_limit(error)
         return error
     guard.stop()
     return None

@@ -83,6 +83,7 @@ class Session:
         self._builtins = dict(builtins.__dict__)
         self._modules = sys.modules
         self._loaded = dict(sys.modules)
+        self._levels = sys.getrecursionlimit()
         styles = _functions.Styles(subcall_error, batch_error)
         self._own = self._runtime_names(view, parallel_subcalls, styles)
         self._soft: dict[str, Any] = {name: self._own.pop(name) for name in _finals.SOFT}
@@ -252,6 +253,7 @@ class Session:
     def _restore(self) -> None:
         """Put back what code may have overwritten, unless the name is its own now."""
         builtins.__dict__.update(self._builtins)
+        sys.setrecursionlimit(self._levels)
         self._names.update(self._own)
         for name, value in self._soft.items():
             self._names.setdefault(name, value)
