@@ -16,6 +16,7 @@ import re
 import sys
 from pathlib import Path
 
+from rlm_fsm.effect import EFFECTS
 from rlm_fsm.event import DERIVED, EVENTS
 from rlm_fsm.profiles import AUTO, PROFILES
 from rlm_fsm.reducer import IMPOSSIBLE, TRANSITIONS, Row
@@ -145,10 +146,10 @@ def options_page() -> str:
 def events_page() -> str:
     """Events, effects and the values in them."""
     values = (
-        *("Usage", "ContextInfo", "HostCall", "Outcome", "CodeError", "GivenFinal", "Variable"),
-        "TextRef",
+        *("Usage", "ContextInfo", "HostCall", "Outcome", "CodeError", "GivenFinal", "Problem"),
+        *("Variable", "TextRef"),
     )
-    effects = ("CallModel", "RunCode", "ResumeCode", "ReadVariable", "Record")
+    effects = tuple(kind.__name__ for kind in EFFECTS)
     sections = [
         ("Events", "rlm_fsm/event.py", tuple(kind.__name__ for kind in EVENTS)),
         ("Effects", "rlm_fsm/effect.py", effects),

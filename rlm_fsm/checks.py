@@ -30,7 +30,8 @@ def on_checking_answer_checked(state: RunState, frame: Frame, event: AnswerCheck
     frame = evolve(frame, misfits=frame.misfits + 1, best=checking.text)
     told = typed.answer_misfit(state.options.profile, event)
     if frame.stalled:
-        error = f"{frame.stalled}; then the fallback code's answer was refused: {told}"
+        last = " ".join(told.split())
+        error = f"{frame.stalled}; then the fallback code's answer was refused: {last}"
         return frames.fail(state, frame, error, "guard")
     return verdicts.refuse(state, frame, guards.Refusal("answer_type", told))
 

@@ -120,7 +120,8 @@ def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) 
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
         return verdicts.give_up(state, frame, error)
     if event.guard == "answer_type" and guards.too_many_misfits(frame, state.options):
-        error = f"gave up after {frame.misfits} answers of the wrong type; the last: {event.reason}"
+        last = " ".join(event.reason.split())
+        error = f"gave up: no answer fitted its type, {frame.misfits} tried; the last: {last}"
         return verdicts.give_up(state, frame, error)
     return frames.ask(state, frame)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
 from rlm_fsm.event import (
+    AnswerChecked,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -20,6 +21,7 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.fold import advance
+from rlm_fsm.ids import CallId, frame_of
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.state import INITIAL, Frame, RunState
@@ -106,6 +108,11 @@ class Machine:
         return self.send(
             VariableRead(frame=frame, call_id=f"{frame}.r1", name=name, text=text, names=names)
         )
+
+    def checked(self, check: str, value: str | None = None, **fields: Any):
+        """A check ends: the answer fits when there is a value."""
+        frame = frame_of(CallId(check))
+        return self.send(AnswerChecked(frame=frame, call_id=CallId(check), value=value, **fields))
 
     def cancel(self):
         return self.send(Cancelled(reason="enough"))

@@ -16,6 +16,9 @@ the difference: commit it only if you understand why it changed.
                                         `late FRAME FORM TEXT`: it raised afterwards
     read FRAME TEXT                     the variable is read; also `missing FRAME NAMES`
     told FRAME                          the newest message to the model, as it stands
+    typed FRAME PROMPT | PROMPT ...     the cell asks, with a schema
+    fits CHECK VALUE                    an answer, or the reply of a call with a schema, fits
+    misfit CHECK PATH MESSAGE           it doesn't
     budget FRAME                        the cell of a frame asks what is left
     deadline SECONDS                    the run's time is over
     cancel
@@ -30,12 +33,12 @@ from pathlib import Path
 import pytest
 from machine import Machine, replied
 
-from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
+from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, ResumeCode, RunCode
 from rlm_fsm.event import CodeExecuted, DeadlinePassed, Event
 from rlm_fsm.fold import fold, pending
 from rlm_fsm.policy import Policy
 from rlm_fsm.profiles import PROFILES
-from rlm_fsm.values import CodeError, GivenFinal
+from rlm_fsm.values import CodeError, GivenFinal, Problem
 
 GOLDEN = Path(__file__).parent / "golden"
 POLICY = {field.name for field in fields(Policy)}
@@ -98,6 +101,13 @@ def play(machine: Machine, command: str) -> list[str]:
             machine.read(text, frame=frame)
         case "missing":
             machine.read(None, frame=frame, names=tuple(text.split()))
+        case "typed":
+            machine.pause(*text.split(" | "), frame=frame, schema='{"type":"integer"}')
+        case "fits":
+            machine.checked(frame, text)
+        case "misfit":
+            path, _, message = text.partition(" ")
+            machine.checked(frame, problems=(Problem(path=path, message=message, found="?"),))
         case "budget":
             machine.pause("", frame=frame, kind="budget")
         case "deadline":
@@ -123,6 +133,7 @@ def event_line(event: Event) -> str:
         "CodePaused": lambda: f"{len(event.calls)} calls",
         "CodeExecuted": lambda: executed_line(event),
         "VariableRead": lambda: repr(event.text),
+        "AnswerChecked": lambda: event.value or "misfit",
         "GuardTripped": lambda: event.guard,
         "LimitReached": lambda: f"{event.limit} {event.used:g} of {event.allowed:g}",
         "RunFinished": lambda: f"{event.status} {event.output!r} {event.error or ''}".rstrip(),
@@ -148,6 +159,8 @@ def effect_line(effect: Effect) -> str:
             return f"ResumeCode {effect.call_id} [{outcomes}]"
         case ReadVariable():
             return f"ReadVariable {effect.call_id} {effect.name}"
+        case CheckAnswer():
+            return f"CheckAnswer {effect.call_id} {effect.text!r}"
         case _:
             return repr(effect)
 

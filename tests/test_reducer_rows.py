@@ -9,6 +9,7 @@ from pyrsistent import pmap
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import (
     EVENTS,
+    AnswerChecked,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -798,6 +799,7 @@ EXAMPLES = {
     CodeExecuted: CodeExecuted(frame="0", call_id="0.c1"),
     ReplFailed: ReplFailed(frame="0", call_id="0.c1", message="gone"),
     VariableRead: VariableRead(frame="0", call_id="0.r1", name="x", text="1"),
+    AnswerChecked: AnswerChecked(frame="0", call_id="0.k1", value="1"),
     GuardTripped: GuardTripped(frame="0", guard="empty", reason="say something"),
     LimitReached: LimitReached(frame="0", limit="max_steps", allowed=1, used=2),
     RunResumed: RunResumed(),
