@@ -156,7 +156,7 @@ COMMANDS: dict[str, _Command] = {
         perform=demo_command.demo,
     ),
     "doctor": _Command(
-        help="say what this machine offers: versions, the sandbox's layers, what is configured",
+        help="say what this machine offers: versions, layers of the sandbox, settings",
         groups=doctor_command.GROUPS,
         add_arguments=doctor_command.add_arguments,
         perform=doctor_command.doctor,

@@ -9,6 +9,7 @@ import logging
 import math
 import platform
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again
-from effects.repls.base import Repl, ReplLimits, ReplSettings, SnapshotRule
+from effects.repls.base import NEEDS_LINUX, Repl, ReplLimits, ReplSettings, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from rlm_fsm._version import __version__
@@ -273,6 +274,8 @@ def repl_factory(
     )
     match backend:
         case "python":
+            if sys.platform != "linux":
+                raise UsageError(NEEDS_LINUX)
             from effects.repls.python import PythonRepl
 
             return lambda context: PythonRepl(context, settings)

@@ -95,6 +95,14 @@ def test_the_rooms_of_the_shell_do_not_know_each_other(room: str):
             assert not wrong, f"{path.relative_to(ROOT)}:{line} imports {name}"
 
 
+def test_the_sandbox_imports_the_standard_library_and_itself():
+    for path in sorted((ROOT / "effects" / "sandbox").glob("*.py")):
+        for line, name in imports(path):
+            top = name.split(".")[0]
+            own = name.startswith("effects.sandbox") or (path.parent / f"{name}.py").exists()
+            assert own or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
+
+
 def test_the_interpreter_knows_no_concrete_backend():
     concrete = ("effects.log.sqlite", "effects.repls.python", "effects.repls.monty", "httpx")
     names = [name for _, name in imports(ROOT / "effects" / "interpreter.py")]
