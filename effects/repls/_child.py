@@ -26,7 +26,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _fixed, _frames, _limits, _session, _text
+    from effects.repls import _fixed, _frames, _limits, _mapped, _session, _text
     from effects.repls._pace import CHILD_SPIN_S
     from effects.sandbox import _kernel, _layers
 else:
@@ -35,6 +35,7 @@ else:
     import _kernel
     import _layers
     import _limits
+    import _mapped
     import _session
     import _text
     from _pace import CHILD_SPIN_S
@@ -171,7 +172,10 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
         guard = _limits.Guard(init["cell_timeout_s"])
         if init["seed"]:
             _fixed.install(init["seed"])
-        session = start(wire, context_fd, guard, init)
+        os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
+        sys.argv[:] = [""]
+        view = view_of(context_fd, init["context"], guard)
+        session = _session.Session(view, guard, wire.ask, **init["session"])
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:
@@ -180,7 +184,9 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
         os._exit(EXIT_NOT_STARTED)
     wire.write({"t": "ready", "layers": layers.found})
     prepare()
-    guard.limit_memory(layers.used_bytes(), init["memory_bytes"])
+    layout = init["context"]
+    room_bytes = _mapped.room_bytes(layout["chars"], layout["width"])
+    guard.limit_memory(layers.used_bytes(), init["memory_bytes"], room_bytes)
     while True:
         frame = wire.read()
         if frame["t"] == "run":
@@ -190,29 +196,21 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
             wire.write({"t": "value", **session.read(frame["name"])})
 
 
-def start(
-    wire: Wire, context_fd: int, guard: "_limits.Guard", init: dict[str, Any]
-) -> "_session.Session":
-    """The session that the host describes."""
-    os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
-    sys.argv[:] = [""]
-    spans = None if init["spans"] is None else [(start, end) for start, end in init["spans"]]
-    view = _text.TextView(text_of(context_fd), spans, init["kind"], init["names"])
-    return _session.Session(view, guard, wire.ask, **init["session"])
-
-
-def text_of(fd: int) -> str:
-    """The text of a file of UTF-8, by its descriptor, which is closed."""
-    size = os.fstat(fd).st_size
-    if size < 1 << 20:
-        text = os.pread(fd, size, 0).decode("utf-8", "surrogatepass")
+def view_of(fd: int, layout: dict[str, int], guard: "_limits.Guard") -> "_text.TextView":
+    """The context in a file (see `_sealed`), which is closed here. A long one is mapped."""
+    chars, width, shape_bytes = layout["chars"], layout["width"], layout["shape_bytes"]
+    end = chars * width
+    if chars < _mapped.LAZY_CHARS:
+        data: Any = os.pread(fd, end, 0)
+        text: Any = _mapped.decoded(data, width)
     else:
-        import mmap
-
-        with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
-            text = str(data, "utf-8", "surrogatepass")
+        mmap: Any = __import__("mmap")
+        data = memoryview(mmap.mmap(fd, end, access=mmap.ACCESS_READ))
+        text = _mapped.MappedText(data, width, guard.with_room)
+    shape = json.loads(os.pread(fd, shape_bytes, end))
     os.close(fd)
-    return text
+    spans = [(start, end) for start, end in shape["spans"]]
+    return _text.TextView(text, spans, shape["kind"], shape["names"])
 
 
 def prepare() -> None:
