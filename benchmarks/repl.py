@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from benchmarks.figures import (
     BACKENDS,
+    Check,
     Plan,
     Report,
     Samples,
@@ -68,6 +69,7 @@ def measure(plan: Plan) -> Report:
     return Report(
         name="repl",
         tables=(_trip_table(trips), _life_table(lives)),
+        checks=_checks(trips),
         raw={"trips_s": trips, "lives_s": lives},
     )
 
@@ -171,6 +173,15 @@ def _trip_table(trips: Trips) -> Table:
         columns=("", "minimum", "median", "x socketpair on a loop"),
         rows=rows,
         note="The peer's REPLs run in the host's own process: nothing to cross, nothing to stop.",
+    )
+
+
+def _checks(trips: Trips) -> tuple[Check, ...]:
+    """A host call against a message to a process and back, each waiting as it does."""
+    call = min(trips["python: a host call"])
+    return tuple(
+        Check(what=f"python: a host call, x {name}", value=call / min(trips[name]), limit=2.0)
+        for name in ("socketpair, blocking", "socketpair, event loop")
     )
 
 
