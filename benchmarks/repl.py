@@ -23,6 +23,7 @@ from benchmarks.figures import (
     milliseconds,
 )
 from effects.context import Context
+from effects.repls._pool import POOL
 from effects.repls.base import Paused, Repl, ReplSettings
 from effects.repls.monty import MontyRepl
 from effects.repls.python import PythonRepl
@@ -31,6 +32,8 @@ from rlm_fsm.values import CodeResult, Outcome
 TRIPS = 300
 """Of each kind in one repetition."""
 STARTS = 3
+SETTLES_S = 0.3
+"""For a process to be started beside us."""
 MESSAGE = b"x" * 64
 """About the size of the frames of a trivial cell."""
 _CELL = "x = 1"
@@ -63,6 +66,8 @@ def measure(plan: Plan) -> Report:
             asyncio.run(_session(backend, trips))
             for _ in range(STARTS):
                 asyncio.run(_life(backend, lives))
+                if backend == "python":
+                    asyncio.run(_warm_life(lives))
             if plan.peer is not None:
                 taken = plan.peer.cells(backend, _CELL, TRIPS)
                 trips.setdefault(f"{backend}: a cell of the peer", []).extend(taken)
@@ -148,6 +153,20 @@ async def _life(backend: str, lives: Trips) -> None:
     marks.append(time.perf_counter())
     for what, began, end in zip(("open", "first cell", "close"), marks, marks[1:], strict=False):
         lives.setdefault(f"{backend}: {what}", []).append(end - began)
+
+
+async def _warm_life(lives: Trips) -> None:
+    """A session that is opened while a run keeps processes ready for its next sessions."""
+    taken = 0.0
+    async with POOL.in_use():
+        for _ in range(3):
+            repl = PythonRepl(Context.from_text("some text"))
+            began = time.perf_counter()
+            await repl.open()
+            taken = time.perf_counter() - began
+            await repl.close()
+            await asyncio.sleep(SETTLES_S)
+    lives.setdefault("python: open, process kept ready", []).append(taken)
 
 
 def _ended(step: Paused | CodeResult) -> None:

@@ -1,12 +1,12 @@
 """The program of a session's sandboxed process.
 
-    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER FOLDER SOCKET_FD CONTEXT_FD PLAN
+    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER FOLDER SOCKET_FD PLAN
 
 It is started in a session and an empty folder of its own, with no other variable set and nothing
-open but a socket to the host and a file that holds the context's text. It puts itself into the
-sandbox that PLAN describes (see `effects.sandbox._layers`), reads frames (see `_frames`), does what
-they ask, one at a time, and ends with the host: when the socket is closed, and at once when the
-host dies.
+open but a socket to the host. It puts itself into the sandbox that PLAN describes (see
+`effects.sandbox._layers`), reads frames (see `_frames`), the first of which brings a file with the
+context, does what they ask, one at a time, and ends with the host: when the socket is closed, and
+at once when the host dies.
 
 1. Standard library only. This file, its siblings and the modules of the sandbox are loaded as
    top-level modules from their two FOLDERs, which then leave `sys.path`. PROGRAM does no more:
@@ -85,6 +85,15 @@ class Wire:
         self._spins = message.get("spin", False)
         return message
 
+    def read_first(self) -> tuple[dict[str, Any], int]:
+        """The first frame, and the descriptor that comes with it."""
+        line: Any = __import__("_socket").socket(fileno=self._fd)
+        self._rest, extra, _, _ = line.recvmsg(READ_BYTES, 64)
+        line.detach()
+        if not self._rest:
+            _exit(0)
+        return self.read(), int.from_bytes(extra[0][2][:4], sys.byteorder)
+
     def write(self, message: dict[str, Any]) -> None:
         """Answer the last frame; what makes the answer too long for the host is left out."""
         frame = _frames.encode(message, self._mark)
@@ -160,15 +169,15 @@ class Wire:
 def run() -> NoReturn:
     """What PROGRAM calls."""
     del sys.path[:2]
-    layers = _layers.Layers(json.loads(sys.argv[5]))
+    layers = _layers.Layers(json.loads(sys.argv[4]))
     layers.enter()
-    main(Wire(int(sys.argv[3])), int(sys.argv[4]), layers)
+    main(Wire(int(sys.argv[3])), layers)
 
 
-def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
+def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
     """Start a session and serve it until the host is gone."""
     try:
-        init = wire.read()
+        init, context_fd = wire.read_first()
         guard = _limits.Guard(init["cell_timeout_s"])
         if init["seed"]:
             _fixed.install(init["seed"])

@@ -16,10 +16,12 @@ over a socket (`_process`).
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from effects.repls._isolation import checked
-from effects.repls._process import Child, Lost
+from effects.repls._pool import POOL
+from effects.repls._process import Child, Lost, Started
 from effects.repls._sealed import ContextSource, Sealed, sealed
 from effects.repls._summaries import MAX_NAMES
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
@@ -163,7 +165,9 @@ class PythonRepl:
         limits = self._settings.limits
         try:
             self._sealed = await sealed(self._context)
-            child = Child(self._sealed.fd, self._plan())
+            plan = self._plan()
+            start = partial(Started, plan)
+            child = Child(POOL.take(repr(plan), start) or start())
         except OSError as error:
             raise ReplUnavailable(
                 f"the Python process for model-written code could not be started: {error}"
@@ -185,7 +189,7 @@ class PythonRepl:
             },
         }
         try:
-            frame = await child.request(init, START_TIMEOUT_S)
+            frame = await child.request(init, START_TIMEOUT_S, fds=[self._sealed.fd])
         except asyncio.CancelledError:
             await child.close(_CLOSED)
             raise
