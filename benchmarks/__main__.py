@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import commits, fanout, log_size, repl, snapshots, steps
+from benchmarks import commits, contexts, fanout, log_size, repl, snapshots, steps
 from benchmarks.disk import folder_on_disk
 from benchmarks.figures import Plan, Report
 from benchmarks.peer import Peer, PeerUnavailable, environment
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "fanout": fanout.measure,
     "log": log_size.measure,
     "repl": repl.measure,
+    "contexts": contexts.measure,
     "snapshots": snapshots.measure,
     "commits": commits.measure,
 }

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from benchmarks.figures import (
     BACKENDS,
+    Check,
     Plan,
     Report,
     Samples,
@@ -22,6 +23,7 @@ from benchmarks.figures import (
     milliseconds,
 )
 from effects.context import Context
+from effects.repls._pool import POOL
 from effects.repls.base import Paused, Repl, ReplSettings
 from effects.repls.monty import MontyRepl
 from effects.repls.python import PythonRepl
@@ -30,6 +32,8 @@ from rlm_fsm.values import CodeResult, Outcome
 TRIPS = 300
 """Of each kind in one repetition."""
 STARTS = 3
+SETTLES_S = 0.3
+"""For a process to be started beside us."""
 MESSAGE = b"x" * 64
 """About the size of the frames of a trivial cell."""
 _CELL = "x = 1"
@@ -62,12 +66,15 @@ def measure(plan: Plan) -> Report:
             asyncio.run(_session(backend, trips))
             for _ in range(STARTS):
                 asyncio.run(_life(backend, lives))
+                if backend == "python":
+                    asyncio.run(_warm_life(lives))
             if plan.peer is not None:
                 taken = plan.peer.cells(backend, _CELL, TRIPS)
                 trips.setdefault(f"{backend}: a cell of the peer", []).extend(taken)
     return Report(
         name="repl",
         tables=(_trip_table(trips), _life_table(lives)),
+        checks=_checks(trips),
         raw={"trips_s": trips, "lives_s": lives},
     )
 
@@ -148,6 +155,20 @@ async def _life(backend: str, lives: Trips) -> None:
         lives.setdefault(f"{backend}: {what}", []).append(end - began)
 
 
+async def _warm_life(lives: Trips) -> None:
+    """A session that is opened while a run keeps processes ready for its next sessions."""
+    taken = 0.0
+    async with POOL.in_use():
+        for _ in range(3):
+            repl = PythonRepl(Context.from_text("some text"))
+            began = time.perf_counter()
+            await repl.open()
+            taken = time.perf_counter() - began
+            await repl.close()
+            await asyncio.sleep(SETTLES_S)
+    lives.setdefault("python: open, process kept ready", []).append(taken)
+
+
 def _ended(step: Paused | CodeResult) -> None:
     if isinstance(step, Paused) or step.error is not None:
         raise RuntimeError(f"the cell did something else: {step}")
@@ -171,6 +192,15 @@ def _trip_table(trips: Trips) -> Table:
         columns=("", "minimum", "median", "x socketpair on a loop"),
         rows=rows,
         note="The peer's REPLs run in the host's own process: nothing to cross, nothing to stop.",
+    )
+
+
+def _checks(trips: Trips) -> tuple[Check, ...]:
+    """A host call against a message to a process and back, each waiting as it does."""
+    call = min(trips["python: a host call"])
+    return tuple(
+        Check(what=f"python: a host call, x {name}", value=call / min(trips[name]), limit=2.0)
+        for name in ("socketpair, blocking", "socketpair, event loop")
     )
 
 

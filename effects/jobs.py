@@ -24,6 +24,7 @@ from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again
+from effects.repls._pool import POOL
 from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
@@ -359,7 +360,8 @@ async def _drive(parts: Parts, interpreter: Interpreter, *first: Event) -> RunRe
     run_id, path = interpreter.run_id, interpreter.log.path
     parts.logger.info("run %s started, log %s", run_id, path)
     try:
-        await interpreter.drive(*first)
+        async with POOL.in_use():
+            await interpreter.drive(*first)
     except asyncio.CancelledError as cancelled:
         cancelled.add_note(f"run {run_id} was cancelled; it is in the log {path}")
         parts.logger.warning("run %s cancelled, log %s", run_id, path)

@@ -25,6 +25,7 @@ from effects.many.budget import SHARED, Ledger, Used
 from effects.many.job import CheckedJob
 from effects.many.rows import JobResult, Origin, row_of
 from effects.replaying import folded
+from effects.repls._pool import POOL
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from rlm_fsm.errors import ModelAuthError, RLMError, RunBusy
@@ -156,7 +157,7 @@ class Batch:
 
     async def _work(self) -> None:
         count = min(self.max_runs, len(self._queue))
-        async with asyncio.TaskGroup() as group:
+        async with POOL.in_use(), asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(self._worker())
 

@@ -1,12 +1,12 @@
 """The program of a session's sandboxed process.
 
-    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER FOLDER SOCKET_FD CONTEXT_FD PLAN
+    PYTHONHASHSEED=0 python -P -s -S -B -c PROGRAM FOLDER FOLDER SOCKET_FD PLAN
 
 It is started in a session and an empty folder of its own, with no other variable set and nothing
-open but a socket to the host and a file that holds the context's text. It puts itself into the
-sandbox that PLAN describes (see `effects.sandbox._layers`), reads frames (see `_frames`), does what
-they ask, one at a time, and ends with the host: when the socket is closed, and at once when the
-host dies.
+open but a socket to the host. It puts itself into the sandbox that PLAN describes (see
+`effects.sandbox._layers`), reads frames (see `_frames`), the first of which brings a file with the
+context, does what they ask, one at a time, and ends with the host: when the socket is closed, and
+at once when the host dies.
 
 1. Standard library only. This file, its siblings and the modules of the sandbox are loaded as
    top-level modules from their two FOLDERs, which then leave `sys.path`. PROGRAM does no more:
@@ -26,7 +26,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _fixed, _frames, _limits, _session, _text
+    from effects.repls import _fixed, _frames, _limits, _mapped, _session, _text
     from effects.repls._pace import CHILD_SPIN_S
     from effects.sandbox import _kernel, _layers
 else:
@@ -35,6 +35,7 @@ else:
     import _kernel
     import _layers
     import _limits
+    import _mapped
     import _session
     import _text
     from _pace import CHILD_SPIN_S
@@ -83,6 +84,15 @@ class Wire:
         message: dict[str, Any] = _frames.decode(payload)
         self._spins = message.get("spin", False)
         return message
+
+    def read_first(self) -> tuple[dict[str, Any], int]:
+        """The first frame, and the descriptor that comes with it."""
+        line: Any = __import__("_socket").socket(fileno=self._fd)
+        self._rest, extra, _, _ = line.recvmsg(READ_BYTES, 64)
+        line.detach()
+        if not self._rest:
+            _exit(0)
+        return self.read(), int.from_bytes(extra[0][2][:4], sys.byteorder)
 
     def write(self, message: dict[str, Any]) -> None:
         """Answer the last frame; what makes the answer too long for the host is left out."""
@@ -159,19 +169,22 @@ class Wire:
 def run() -> NoReturn:
     """What PROGRAM calls."""
     del sys.path[:2]
-    layers = _layers.Layers(json.loads(sys.argv[5]))
+    layers = _layers.Layers(json.loads(sys.argv[4]))
     layers.enter()
-    main(Wire(int(sys.argv[3])), int(sys.argv[4]), layers)
+    main(Wire(int(sys.argv[3])), layers)
 
 
-def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
+def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
     """Start a session and serve it until the host is gone."""
     try:
-        init = wire.read()
+        init, context_fd = wire.read_first()
         guard = _limits.Guard(init["cell_timeout_s"])
         if init["seed"]:
             _fixed.install(init["seed"])
-        session = start(wire, context_fd, guard, init)
+        os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
+        sys.argv[:] = [""]
+        view = view_of(context_fd, init["context"], guard)
+        session = _session.Session(view, guard, wire.ask, **init["session"])
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:
@@ -180,7 +193,9 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
         os._exit(EXIT_NOT_STARTED)
     wire.write({"t": "ready", "layers": layers.found})
     prepare()
-    guard.limit_memory(layers.used_bytes(), init["memory_bytes"])
+    layout = init["context"]
+    room_bytes = _mapped.room_bytes(layout["chars"], layout["width"])
+    guard.limit_memory(layers.used_bytes(), init["memory_bytes"], room_bytes)
     while True:
         frame = wire.read()
         if frame["t"] == "run":
@@ -190,29 +205,21 @@ def main(wire: Wire, context_fd: int, layers: "_layers.Layers") -> NoReturn:
             wire.write({"t": "value", **session.read(frame["name"])})
 
 
-def start(
-    wire: Wire, context_fd: int, guard: "_limits.Guard", init: dict[str, Any]
-) -> "_session.Session":
-    """The session that the host describes."""
-    os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
-    sys.argv[:] = [""]
-    spans = None if init["spans"] is None else [(start, end) for start, end in init["spans"]]
-    view = _text.TextView(text_of(context_fd), spans, init["kind"], init["names"])
-    return _session.Session(view, guard, wire.ask, **init["session"])
-
-
-def text_of(fd: int) -> str:
-    """The text of a file of UTF-8, by its descriptor, which is closed."""
-    size = os.fstat(fd).st_size
-    if size < 1 << 20:
-        text = os.pread(fd, size, 0).decode("utf-8", "surrogatepass")
+def view_of(fd: int, layout: dict[str, int], guard: "_limits.Guard") -> "_text.TextView":
+    """The context in a file (see `_sealed`), which is closed here. A long one is mapped."""
+    chars, width, shape_bytes = layout["chars"], layout["width"], layout["shape_bytes"]
+    end = chars * width
+    if chars < _mapped.LAZY_CHARS:
+        data: Any = os.pread(fd, end, 0)
+        text: Any = _mapped.decoded(data, width)
     else:
-        import mmap
-
-        with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
-            text = str(data, "utf-8", "surrogatepass")
+        mmap: Any = __import__("mmap")
+        data = memoryview(mmap.mmap(fd, end, access=mmap.ACCESS_READ))
+        text = _mapped.MappedText(data, width, guard.with_room)
+    shape = json.loads(os.pread(fd, shape_bytes, end))
     os.close(fd)
-    return text
+    spans = [(start, end) for start, end in shape["spans"]]
+    return _text.TextView(text, spans, shape["kind"], shape["names"])
 
 
 def prepare() -> None:

@@ -9,10 +9,12 @@ by itself.
    under way (`Guard.waiting`): the runtime's own lines are never torn apart.
 3. Memory: a limit of the address space on top of what the process has when it is ready.
    It is a little higher while the runtime's own lines run, so that code which has used up its
-   memory can be told so, and can free some.
+   memory can be told so, and can free some. Where the context is mapped there is room for one
+   `str` of it, which code gets when that is made.
 """
 
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,8 @@ TICK_S = 0.1
 """Seconds between two reminders that the time is up."""
 RESERVE_BYTES = 32 << 20
 """Address space that only the runtime may use."""
+_PAGES_BYTES = 1 << 16
+"""What the system rounds a large block up by, and more."""
 MAX_OPEN_FILES = 512
 MAX_PROCESSES = 16_384
 """Processes and threads of the whole user, where the system counts them all: far above what a
@@ -53,12 +57,27 @@ class Guard:
         self._for_code = self._for_runtime = resource.getrlimit(resource.RLIMIT_AS)
         self._take_signals()
 
-    def limit_memory(self, used_bytes: int, memory_bytes: int) -> None:
-        """Code gets so much address space on top of what the process has now."""
+    def limit_memory(self, used_bytes: int, memory_bytes: int, room_bytes: int = 0) -> None:
+        """Code gets so much address space on top of what the process has now, and `with_room`
+        the last of these for the whole text."""
         self._memory_bytes = memory_bytes
-        top = _at_most_hard(resource.RLIMIT_AS, used_bytes + memory_bytes + RESERVE_BYTES)
-        self._for_code, self._for_runtime = (top - RESERVE_BYTES, top), (top, top)
+        wanted = used_bytes + memory_bytes + RESERVE_BYTES + room_bytes
+        top = _at_most_hard(resource.RLIMIT_AS, wanted)
+        soft = top - room_bytes
+        self._for_code, self._for_runtime = (soft - RESERVE_BYTES, top), (soft, top)
         _set_memory(self._for_runtime)
+
+    def with_room(self, make: Callable[[], str]) -> str:
+        """Make the whole text, with the address space that was set aside for it."""
+        (code, top), (runtime, _) = self._for_code, self._for_runtime
+        try:
+            _set_memory((top, top))
+            text = make()
+            size = min(sys.getsizeof(text) + _PAGES_BYTES, top - runtime)
+            self._for_code, self._for_runtime = (code + size, top), (runtime + size, top)
+        finally:
+            _set_memory(self._for_code if self.active else self._for_runtime)
+        return text
 
     def start(self, limit_s: float | None = None) -> None:
         """Model-written code is about to run, for the whole limit or less."""

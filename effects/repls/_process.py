@@ -1,7 +1,8 @@
 """One sandboxed child process, seen from the host: starting it, talking to it, ending it.
 
 1. The process gets an empty environment, an empty folder of its own, and no descriptor but a
-   socket and the context's file. It leads a session, so that it can be ended with all it started.
+   socket; the context's file comes with the first frame. So it can be started before it is known
+   what for (`_pool`). It leads a session, so that it can be ended with all it started.
 2. The socket doesn't block. Frames go out at once where they fit into its buffer; one callback
    on the event loop takes the answers, unless they come so soon that the request itself finds
    them (see `_pace`). There is one request at a time, and a frame that nobody waits for ends the
@@ -21,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -53,14 +55,50 @@ class Lost:
     message: str
 
 
-class Child:
-    """A running child process. Made in and bound to the running event loop."""
+class Started:
+    """A child process that waits for its first frame. It belongs to no event loop."""
 
-    def __init__(self, context_fd: int, plan: dict[str, Any]) -> None:
-        """Start the process, which inherits `context_fd`. Raises OSError when it can't be had.
+    def __init__(self, plan: dict[str, Any]) -> None:
+        """Start it. Raises OSError when it can't be had.
 
         `plan` is that of `effects.sandbox._layers`, less what is found here.
         """
+        self.socket, inner = socket.socketpair()
+        self.scratch = Scratch()
+        try:
+            self.socket.setblocking(False)
+            full = {**plan, "folder": self.scratch.path, "host": os.getpid()}
+            self.process = _spawned(inner.fileno(), full)
+        except BaseException:
+            self.socket.close()
+            self.scratch.delete()
+            raise
+        finally:
+            inner.close()
+
+    def is_alive(self) -> bool:
+        """Whether it can still be given to a session."""
+        return _has_exited(self.process.pid) is None
+
+    def end(self) -> None:
+        """End it and delete its folder. Blocks until it is gone."""
+        self.socket.close()
+        _kill_session(self.process.pid)
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for the process, which was killed, and delete its folder."""
+        try:
+            self.process.wait(REAP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            pass  # stuck in the system; it can do nothing any more
+        self.scratch.delete()
+
+
+class Child:
+    """A child process that serves a session. Made in and bound to the running event loop."""
+
+    def __init__(self, started: Started) -> None:
         self.lost: Lost | None = None
         """Why it is gone; None as long as it lives."""
         self._loop = asyncio.get_running_loop()
@@ -80,27 +118,20 @@ class Child:
         self._large: bytearray | None = None
         self._filled = 0
         self._closed = False
-        self._socket, inner = socket.socketpair()
-        self._scratch = Scratch()
-        try:
-            self._socket.setblocking(False)
-            full = {**plan, "folder": self._scratch.path, "host": os.getpid()}
-            self._process = _spawned(inner.fileno(), context_fd, full)
-        except BaseException:
-            self._socket.close()
-            self._scratch.delete()
-            raise
-        finally:
-            inner.close()
+        self._started = started
+        self._socket = started.socket
         self._loop.add_reader(self._socket, self._on_readable)
 
     @property
     def pid(self) -> int:
         """The process; also its process group and its session."""
-        return self._process.pid
+        return self._started.process.pid
 
-    async def request(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any] | Lost:
-        """Send a frame and wait for the answer, at most `timeout_s` seconds."""
+    async def request(
+        self, message: dict[str, Any], timeout_s: float, *, fds: Sequence[int] = ()
+    ) -> dict[str, Any] | Lost:
+        """Send a frame, descriptors with it, and wait for the answer, at most `timeout_s`
+        seconds."""
         if self.lost is not None:
             return self.lost
         self._asked = True
@@ -108,7 +139,7 @@ class Child:
         try:
             self._mark = token_bytes(_frames.MARK_BYTES)
             message = {**message, "spin": True} if child_spins else message
-            self._send(_frames.encode(message, self._mark))
+            self._send(_frames.encode(message, self._mark), fds)
             if spins:
                 self._spin()
             if not self._answers:
@@ -139,11 +170,7 @@ class Child:
         finally:
             # Also while being cancelled: nothing may be left behind.
             _kill_session(self.pid)
-            try:
-                self._process.wait(REAP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                pass  # stuck in the system; it can do nothing any more
-            self._scratch.delete()
+            self._started.reap()
 
     def _spin(self) -> None:
         """Look for the answer for a moment."""
@@ -164,9 +191,9 @@ class Child:
             timer.cancel()
             self._waiter = None
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: bytes, fds: Sequence[int]) -> None:
         try:
-            sent = self._socket.send(frame)
+            sent = socket.send_fds(self._socket, [frame], fds) if fds else self._socket.send(frame)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
@@ -283,19 +310,19 @@ class Child:
             self._settle(lost)
 
 
-def _spawned(socket_fd: int, context_fd: int, plan: dict[str, Any]) -> "subprocess.Popen[bytes]":
+def _spawned(socket_fd: int, plan: dict[str, Any]) -> "subprocess.Popen[bytes]":
     if not sys.executable:
         raise OSError("this Python doesn't know its own executable (sys.executable is empty)")
     # As isolated as -I, which would also ignore the hash seed: sets of texts must come in the same
     # order when a cell is run again.
     flags = ["-P", "-s", "-S", "-B"]
-    given = [_FOLDER, _SANDBOX_FOLDER, str(socket_fd), str(context_fd), json.dumps(plan)]
+    given = [_FOLDER, _SANDBOX_FOLDER, str(socket_fd), json.dumps(plan)]
     return subprocess.Popen(
         [sys.executable, *flags, "-c", _child.PROGRAM, *given],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        pass_fds=(socket_fd, context_fd),
+        pass_fds=(socket_fd,),
         cwd=plan["folder"],
         env={"PYTHONHASHSEED": "0"},
         start_new_session=True,

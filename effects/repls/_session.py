@@ -8,11 +8,13 @@ pickled, `import __main__` works. The runtime's names (`P`, `ctx`, `llm_query` .
 own are put back after every cell, but for those that code may take for itself (`_finals.SOFT`).
 
 `context` and `history` are made when a cell first names them: a list of documents takes as much
-memory as the text, and a conversation grows.
+memory as the text, and a conversation grows. So is `P` where the text is long: the rest works on
+the mapped text (`_mapped`).
 """
 
 import builtins
 import os
+import re
 import sys
 from _thread import allocate_lock
 from collections.abc import Callable
@@ -45,6 +47,7 @@ else:
 Exchange = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a frame to the host and waits for its answer."""
 
+_NAMES_P = re.compile(r"\bP\b")
 _HEADROOM = 200
 """Levels of recursion for a host call: it must not break off between sending and receiving."""
 
@@ -281,6 +284,8 @@ class Session:
 
     def _bind_named(self, code: str, history: list[dict[str, str]] | None) -> None:
         """Make what a cell names for the first time; the conversation, each time."""
+        if "P" not in self._own and _NAMES_P.search(code):
+            self._own["P"] = self._view.text
         if "context" in code and "context" not in self._own:
             view = self._view
             whole = list(view) if view.kind == "document_list" else view.text
@@ -334,7 +339,8 @@ class Session:
             value.__module__ = "__main__"
             value.__qualname__ = value.__name__
         answer = _finals.fresh_answer()
-        return {"P": view.text, "ctx": view, "answer": answer, **_functions.plain(view), **made}
+        whole = {} if view.is_lazy else {"P": view.text}
+        return {**whole, "ctx": view, "answer": answer, **_functions.plain(view), **made}
 
     def _give(self, form: str, value: object, has_fields: bool = False) -> None:
         signal = _finals.Signal(form, value, has_fields)

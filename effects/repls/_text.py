@@ -15,7 +15,7 @@ itself.
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 METHODS: tuple[str, ...] = (
     "len_chars",
@@ -35,9 +35,21 @@ METHODS: tuple[str, ...] = (
 """Names of the methods of `TextView` that code may call."""
 
 _Slice = slice  # inside the class the name is its method's
-_PAGE_MARKER = re.compile(r"<!-- Page \d+ -->")
+_PAGE_START = re.compile(r"<!-- Page \d+")
+_PAGE_CHARS = 64
+"""What is looked at of a marker at first."""
 _AROUND_WORDS = " \t\r\n.,;:!?\"'`*()[]{}<>|«»„“”‘’…。、，；：！？（）「」『』【】"
 """What is cut from both ends of a word; signs such as ``$ - + #`` belong to it and stay."""
+
+
+class Long(Protocol):
+    """A text that is no `str`, see `_mapped.MappedText`. It is asked like one."""
+
+    def whole(self) -> str: ...
+    def find(self, piece: str, start: int = 0, /) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: slice, /) -> str: ...
+    def __contains__(self, piece: str, /) -> bool: ...
 
 
 class TextView:
@@ -47,7 +59,7 @@ class TextView:
 
     def __init__(
         self,
-        text: str,
+        text: str | Long,
         spans: Sequence[tuple[int, int]] | None = None,
         kind: str = "string",
         names: Sequence[str] | None = None,
@@ -66,7 +78,12 @@ class TextView:
     @property
     def text(self) -> str:
         """The whole text, separators included: what code knows as `P`."""
-        return self._text
+        return self._text if isinstance(self._text, str) else self._text.whole()
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether `text` must be made first, which takes time and memory."""
+        return not isinstance(self._text, str)
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -124,7 +141,7 @@ class TextView:
         if max_matches is not None and _whole("max_matches", max_matches) <= 0:
             return []
         if isinstance(pattern, re.Pattern):
-            return _matches(pattern, self._text, max_matches)
+            return _matches(pattern, self.text, max_matches)
         if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"pattern must be a text (str), not {type(pattern).__name__}")
         if not pattern:
@@ -134,7 +151,7 @@ class TextView:
         as_regex = regex or flags is not None
         wanted = (flags or 0) | (0 if case_sensitive else re.IGNORECASE)
         compiled = _compiled(pattern if as_regex else re.escape(pattern), wanted)
-        return _matches(compiled, self._text, max_matches)
+        return _matches(compiled, self.text, max_matches)
 
     def chunk(self, size: int, overlap: int = 0) -> list[tuple[int, int, str]]:
         """The whole text in pieces of `size` characters as (start, end, piece).
@@ -171,8 +188,7 @@ class TextView:
         if at < 0:
             return None
         start = at + len(marker)
-        following = _PAGE_MARKER.search(self._text, start)
-        return self._text[start : following.start() if following else len(self._text)]
+        return self._text[start : _next_page(self._text, start)]
 
     def metadata(self) -> dict[str, Any]:
         """The shape of the context: ``context_type``, ``total_length``, ``num_documents``.
@@ -229,17 +245,19 @@ class TextView:
         return f"<ctx: {len(self._text):,} characters in {documents}>"
 
 
-def peek(text: str, n: int = 2000) -> str:
+def peek(text: str | Long, n: int = 2000) -> str:
     """The first `n` characters of a text; nothing for 0 and below."""
     return text[: max(0, _whole("n", n))]
 
 
-def tail(text: str, n: int = 2000) -> str:
+def tail(text: str | Long, n: int = 2000) -> str:
     """The last `n` characters of a text; nothing for 0 and below."""
     return text[max(0, len(text) - _whole("n", n)) :] if _whole("n", n) > 0 else ""
 
 
-def extract_after(text: str, marker: str, max_len: int = 128, until: str = "token") -> str | None:
+def extract_after(
+    text: str | Long, marker: str, max_len: int = 128, until: str = "token"
+) -> str | None:
     """What stands within `max_len` characters after the first occurrence of `marker`.
 
     ``until="token"``: the first word, without the punctuation around it.
@@ -265,6 +283,24 @@ def extract_after(text: str, marker: str, max_len: int = 128, until: str = "toke
     )
 
 
+def _next_page(text: str | Long, start: int) -> int:
+    """Where the next page marker begins, or the text's end."""
+    while (at := text.find("<!-- Page ", start)) >= 0:
+        if _is_page_marker(text, at):
+            return at
+        start = at + 1
+    return len(text)
+
+
+def _is_page_marker(text: str | Long, at: int) -> bool:
+    size = _PAGE_CHARS
+    while found := _PAGE_START.match(piece := text[at : at + size]):
+        if found.end() + len(" -->") <= len(piece) or len(piece) < size:
+            return piece.startswith(" -->", found.end())
+        size *= 4
+    return False
+
+
 def _whole(name: str, value: object) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number (int), not {type(value).__name__}")
@@ -279,7 +315,7 @@ def _checked(spans: Sequence[tuple[int, int]], length: int) -> tuple[tuple[int, 
     return checked
 
 
-def _occurrences(pattern: str, text: str, most: int | None) -> list[tuple[int, int, str]]:
+def _occurrences(pattern: str, text: str | Long, most: int | None) -> list[tuple[int, int, str]]:
     found, end = list[tuple[int, int, str]](), 0
     while most is None or len(found) < most:
         at = text.find(pattern, end)

@@ -4,7 +4,8 @@ The session lives in a child process (`_child`), which this side talks to in fra
 over a socket (`_process`).
 
 1. The process is started by `open`, or by the first `start`, and puts itself into a sandbox
-   (`effects.sandbox`). The context's text reaches it as a file in memory, not through the socket.
+   (`effects.sandbox`). The context reaches it as a file in memory (`_sealed`), not through the
+   socket; a long text is mapped there, and sessions over the same one share it.
 2. A host call in the code is a frame: the cell is paused until `resume` answers it.
 3. The time limit is kept twice: in the child by a timer signal, which leaves the session whole,
    and here, `GRACE_S` later, by killing the process.
@@ -14,12 +15,14 @@ over a socket (`_process`).
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
-from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 from effects.repls._isolation import checked
-from effects.repls._process import Child, Lost
+from effects.repls._pool import POOL
+from effects.repls._process import Child, Lost, Started
+from effects.repls._sealed import ContextSource, Sealed, sealed
 from effects.repls._summaries import MAX_NAMES
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
 from effects.sandbox.report import Report
@@ -38,27 +41,12 @@ from rlm_fsm.values import (
 )
 
 START_TIMEOUT_S = 60.0
-"""For a process to be ready. It takes 0.03 seconds, and 0.1 for each 100 MB of context."""
+"""For a process to be ready. It takes 0.03 seconds."""
 GRACE_S = 2.0
 """Beyond the time limit, for the child to stop the cell itself and to tell of it."""
-_PIECE_CHARS = 4 << 20
-"""What is encoded at once between two turns of the event loop: some milliseconds."""
 _HOST_KINDS = get_args(HostKind)
 _FORMS = frozenset(get_args(FinalForm)) - {"text"}
 _CLOSED = Lost("ReplDied", "the session was closed while the cell ran")
-
-
-class ContextSource(Protocol):
-    """What is needed of a context: `effects.context.Context` and `TextView` have it."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def spans(self) -> Sequence[tuple[int, int]]: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def names(self) -> Sequence[str] | None: ...
 
 
 class PythonRepl:
@@ -72,6 +60,8 @@ class PythonRepl:
         self._settings = settings or ReplSettings()
         self.report: Report | None = None
         """The sandbox of its process, once there was one."""
+        self._sealed: Sealed | None = None
+        """The context's file, kept from its first process on: the next one maps it too."""
         self._child: Child | None = None
         self._opening: asyncio.Task[None] | None = None
         self._calls: tuple[HostCall, ...] | None = None
@@ -166,6 +156,7 @@ class PythonRepl:
         if opening is not None and not opening.done():
             opening.cancel()
             await asyncio.wait([opening])
+        self._sealed = None
         child, self._child = self._child, None
         if child is not None:
             await child.close(_CLOSED)
@@ -173,17 +164,17 @@ class PythonRepl:
     async def _open(self) -> None:
         limits = self._settings.limits
         try:
-            with await _file_of(self._context.text) as file:
-                child = Child(file.fileno(), self._plan())
+            self._sealed = await sealed(self._context)
+            plan = self._plan()
+            start = partial(Started, plan)
+            child = Child(POOL.take(repr(plan), start) or start())
         except OSError as error:
             raise ReplUnavailable(
                 f"the Python process for model-written code could not be started: {error}"
             ) from error
         init = {
             "t": "init",
-            "spans": self._context.spans,
-            "kind": self._context.kind,
-            "names": self._context.names,
+            "context": self._sealed.layout(),
             "cell_timeout_s": limits.cell_timeout_s,
             "memory_bytes": limits.memory_bytes,
             "scratch_bytes": limits.scratch_bytes,
@@ -198,7 +189,7 @@ class PythonRepl:
             },
         }
         try:
-            frame = await child.request(init, START_TIMEOUT_S)
+            frame = await child.request(init, START_TIMEOUT_S, fds=[self._sealed.fd])
         except asyncio.CancelledError:
             await child.close(_CLOSED)
             raise
@@ -259,21 +250,6 @@ class PythonRepl:
             raise UsageError(f"{what}: a cell is running; one session runs one cell at a time")
         if self._calls is not None:
             raise UsageError(f"{what}: a cell is paused; resume it first, or close the session")
-
-
-async def _file_of(text: str) -> BinaryIO:
-    """A file in memory that holds a text. Encoded piece by piece: it may be long."""
-    file = os.fdopen(os.memfd_create("context"), "wb")
-    try:
-        for start in range(0, len(text), _PIECE_CHARS):
-            file.write(text[start : start + _PIECE_CHARS].encode("utf-8", "surrogatepass"))
-            if len(text) > _PIECE_CHARS:
-                await asyncio.sleep(0)
-        file.flush()
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def _lost_result(lost: Lost, limit_s: float) -> CodeResult:
