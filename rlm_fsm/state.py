@@ -140,7 +140,17 @@ class Frame:
     repeats: int = 0
     """Replies in a row with that code."""
     stalled: str = ""
-    """Why the frame would have given up, had it not its `fallback_code` to run."""
+    """Why `fallback_code` runs: the frame would have given up, or a guard asked for it."""
+    goes_on: bool = False
+    """Whether the frame goes on when that code gives no answer."""
+    has_fallen_back: bool = False
+    """Whether `fallback_code` was run: it runs once."""
+    rejects: int = 0
+    """Values of the watched variable that a pattern refused."""
+    refused_value: str = ""
+    """Hash of the value that was refused last: it isn't judged again."""
+    pressed: tuple[str, ...] = ()
+    """Guards on steps that have tripped: each does so once."""
 
     @property
     def turns_used(self) -> int:

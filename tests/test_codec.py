@@ -86,6 +86,7 @@ profiles = st.builds(
 )
 SPECIAL: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Options, "auto_finalize_var"): st.none() | st.just("answer"),
+    (Options, "auto_finalize_reject_patterns"): st.sampled_from([(), ("^no",), ("a|b", "c$")]),
     (Options, "loop_limit"): st.none() | st.integers(min_value=2),
     (Options, "profile"): profiles,
 }
