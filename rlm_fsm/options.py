@@ -42,7 +42,8 @@ class Options:
     conversation_history: bool = True
     """False: each turn sees only the task and the newest result."""
     max_history_tokens: int = 0
-    """Estimated tokens of history to send; 0 for all. System, task and newest result stay."""
+    """Estimated tokens of history to send; 0 for all. System, task and newest result stay. Older
+    exchanges are dropped in steps, so that most requests begin with the whole one before."""
     repl_backend: str = "python"
     """Name of the REPL backend, for the log."""
     recursive_subcalls: bool = False

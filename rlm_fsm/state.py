@@ -95,10 +95,12 @@ class Frame:
     """What its REPL works on."""
     messages: PVector[Message] = field(default_factory=lambda: pvector())
     """The conversation, append-only; what is sent of it is for `history` to say."""
+    skipped: int = 0
+    """Messages after the first two that aren't sent any more, see `history.trimmed`."""
     digest: str = ""
-    """Chained hash over `messages`: names the prompt without holding it."""
+    """Chained hash over the messages that are sent: names the prompt without holding it."""
     chars: int = 0
-    """Characters in `messages`."""
+    """Characters in them."""
     news: str = ""
     """What the next message to the model will say; not yet in `messages`."""
     turns: int = 0
