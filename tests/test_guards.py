@@ -5,6 +5,7 @@ import re
 import pytest
 from machine import BOOM, Machine, code, kinds, names
 
+from rlm_fsm import RLM, FakeAdapter, run
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import GuardTripped
 from rlm_fsm.options import Options
@@ -210,3 +211,61 @@ def test_fallback_code_that_ran_is_not_run_when_the_run_gives_up_later():
 def test_options_of_guards_that_cannot_work_are_refused(options: dict, said: str):
     with pytest.raises(UsageError, match=re.escape(said)):
         Options(**options)
+
+
+# -- with real sessions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["python", "monty"])
+def test_guards_work_on_what_real_code_leaves(backend: str):
+    script = [
+        code("answer = None"),
+        code("answer = ''"),
+        code("answer = 'Unsure, perhaps Ada'"),
+        code("answer = 'Ada'; 1/0"),
+        code("answer = 'Ada Lovelace'"),
+    ]
+    adapter = FakeAdapter(script=script)
+    result = run(
+        "Who?",
+        "Ada Lovelace wrote it.",
+        adapter=adapter,
+        log=":memory:",
+        repl_backend=backend,
+        auto_finalize_var="answer",
+        auto_finalize_reject_patterns=["^unsure"],
+        auto_finalize_min_length=5,
+        fallback_guard_steps=2,
+    )
+    assert (result.status, result.output) == ("finished", "Ada Lovelace")
+    tripped = [step.prompt_summary for step in result.trace if step.kind == "guard"]
+    assert tripped == ["fallback_guard_steps", "auto_finalize_reject_patterns"]
+
+
+def test_the_trace_shows_the_fallback_code_that_a_guard_ran():
+    script = [code("1/0") + "\n" + code("never = 1"), code("answer = 'too late'")]
+    result = run(
+        "Who?",
+        "Ada Lovelace wrote it.",
+        adapter=FakeAdapter(script=script),
+        log=":memory:",
+        auto_finalize_var="answer",
+        fallback_guard_steps=1,
+        fallback_code="answer = P[:3]",
+    )
+    assert (result.status, result.output) == ("finished", "Ada")
+    cells = [step.code for step in result.trace if step.kind == "repl_exec"]
+    assert cells == ["1/0", "answer = P[:3]"]
+
+
+def test_a_run_that_gives_up_is_a_result():
+    adapter = FakeAdapter(script=["Hm.", "Hm, hm."])
+    result = run("Who?", "text", adapter=adapter, log=":memory:", invalid_response_limit=2)
+    assert (result.status, len(adapter.call_log)) == ("failed", 2)
+    guards = [step.prompt_summary for step in result.trace if step.kind == "guard"]
+    assert guards == ["no_code", "no_code", "invalid_response_limit"]
+
+
+def test_a_lone_pattern_is_an_error_and_not_a_pattern_for_each_letter():
+    with pytest.raises(UsageError, match="give a list of patterns"):
+        RLM(adapter=FakeAdapter(script=[]), auto_finalize_reject_patterns="no")
