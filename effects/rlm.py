@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +80,11 @@ class RLM:
         fallback_code: str | None = None,
         auto_finalize_var: str | None = None,
         auto_finalize_min_length: int = 0,
+        auto_finalize_reject_patterns: Sequence[str] | None = None,
+        auto_finalize_reject_limit: int | None = 3,
+        auto_finalize_reject_feedback: str | None = None,
+        subcall_guard_steps: int | None = None,
+        fallback_guard_steps: int | None = None,
         tell_budget: bool = True,
         output_type: Any = None,
         output_retries: int = 3,
@@ -127,6 +132,11 @@ class RLM:
             fallback_code=fallback_code,
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
+            auto_finalize_reject_patterns=patterns_of(auto_finalize_reject_patterns),
+            auto_finalize_reject_limit=auto_finalize_reject_limit,
+            auto_finalize_reject_feedback=auto_finalize_reject_feedback,
+            subcall_guard_steps=subcall_guard_steps,
+            fallback_guard_steps=fallback_guard_steps,
             tell_budget=tell_budget,
             answer_schema=self.parts.answer_type and self.parts.answer_type.schema,
             output_retries=output_retries,
@@ -235,6 +245,13 @@ def adapters_of(
         "root": root,
         "subcall": root if subcall_adapter is None else check_adapter(subcall_adapter),
     }
+
+
+def patterns_of(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Patterns as `Options` has them; a lone text is an error, not a pattern for each letter."""
+    if isinstance(given, str):
+        raise UsageError(f"auto_finalize_reject_patterns={given!r}: give a list of patterns")
+    return tuple(given or ())
 
 
 def context_of(value: object) -> Context | None:

@@ -29,6 +29,8 @@ def on_checking_answer_checked(state: RunState, frame: Frame, event: AnswerCheck
         return frames.answer(state, frame, checking.text, event.value)
     frame = evolve(frame, misfits=frame.misfits + 1, best=checking.text)
     told = typed.answer_misfit(state.options.profile, event)
+    if frame.goes_on:
+        frame = evolve(frame, stalled="", goes_on=False)
     if frame.stalled:
         last = " ".join(told.split())
         error = f"{frame.stalled}; then the fallback code's answer was refused: {last}"

@@ -271,6 +271,7 @@ def _turn(frame: Frame, options: Options, purpose: Purpose) -> tuple[Frame, Call
     """The frame that has told its news, and the call of its next turn."""
     message = Message("user", frame.news)
     told = history.append(frame, message, news="", turns=frame.turns + 1)
+    told = history.trimmed(told, options)
     return told, _call(told, options, purpose)
 
 

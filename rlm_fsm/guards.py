@@ -4,6 +4,7 @@ A refusal becomes a `GuardTripped` event and the model is told the reason. Guard
 root only: a sub-run answers its parent, which has guards of its own.
 """
 
+import re
 from dataclasses import dataclass
 
 from rlm_fsm.ids import ROOT
@@ -12,6 +13,21 @@ from rlm_fsm.profile import Profile, fill
 from rlm_fsm.state import Frame
 from rlm_fsm.values import FinalForm
 from rlm_fsm.wording import forms
+
+NO_ANSWER = "NO_ANSWER"
+"""What models are told to say when they found nothing."""
+NOT_OF_REPLIES = frozenset(
+    {
+        "missing_variable",
+        "unreadable_variable",
+        "answer_type",
+        "auto_finalize_min_length",
+        "auto_finalize_reject_patterns",
+        "subcall_guard_steps",
+        "fallback_guard_steps",
+    }
+)
+"""Guards that refuse what code left, not a reply: `invalid_response_limit` doesn't count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,59 @@ def missing_variable(
         return Refusal("unreadable_variable", told)
     known = fill(words.known_variables, names=", ".join(names)) if names else words.no_variables
     return Refusal("missing_variable", fill(words.missing_variable, name=name, known=known))
+
+
+def value_refusal(frame: Frame, options: Options, value: str) -> Refusal | None:
+    """Why the watched variable's value is no answer, or None.
+
+    NO_ANSWER is one when there is no fallback code left that might find another.
+    """
+    words, name = options.profile, options.auto_finalize_var
+    if options.fallback_code is not None and not frame.has_fallen_back and says_no_answer(value):
+        return Refusal("no_answer", fill(words.no_value_yet, turn=frame.turns_used, name=name))
+    least = options.auto_finalize_min_length
+    if len(value) < least:
+        told = fill(words.short_variable, name=name, chars=f"{len(value):,}", least=f"{least:,}")
+        return Refusal("auto_finalize_min_length", told)
+    for pattern in options.auto_finalize_reject_patterns:
+        if re.search(pattern, value, re.IGNORECASE):
+            feedback = options.auto_finalize_reject_feedback
+            told = feedback or fill(words.rejected_variable, name=name, pattern=pattern)
+            return Refusal("auto_finalize_reject_patterns", told)
+    return None
+
+
+def pressing(frame: Frame, options: Options, value: str) -> Refusal | None:
+    """The first guard on steps that trips after a turn's code; each does so once. `value` is the
+    watched variable's, empty without one."""
+    words, turn, name = options.profile, frame.turns_used, options.auto_finalize_var
+
+    def due(guard: str, steps: int | None) -> bool:
+        return steps is not None and turn >= steps and guard not in frame.pressed
+
+    lacks_value = name is not None and (not value.strip() or says_nothing(value))
+    if lacks_value and due("fallback_guard_steps", options.fallback_guard_steps):
+        return Refusal("fallback_guard_steps", fill(words.no_value_yet, turn=turn, name=name))
+    lacks_subcall = options.require_subcall_before_final and frame.subcalls == 0
+    if lacks_subcall and due("subcall_guard_steps", options.subcall_guard_steps):
+        return Refusal("subcall_guard_steps", fill(words.no_subcall_yet, turn=turn))
+    return None
+
+
+def says_no_answer(value: str) -> bool:
+    """Whether a value is the word by which models say that they found nothing."""
+    return value.strip().upper() == NO_ANSWER
+
+
+def says_nothing(value: str) -> bool:
+    """Whether a value stands for no value: as the seed runtime's guard has it."""
+    return says_no_answer(value) or value.strip().lower() in ("none", "0")
+
+
+def too_many_rejects(frame: Frame, options: Options) -> bool:
+    """Whether a pattern refused so many values of the watched variable that the frame gives up."""
+    limit = options.auto_finalize_reject_limit
+    return limit is not None and frame.rejects >= limit
 
 
 def too_many_invalid(frame: Frame, options: Options) -> bool:

@@ -10,7 +10,7 @@ is read more often than it is written.
 
 from returns.pipeline import is_successful
 
-from rlm_fsm import calls, checks, frames, guards, history, verdicts
+from rlm_fsm import calls, checks, frames, guards, history, stalls, verdicts
 from rlm_fsm.calls import Step, put
 from rlm_fsm.effect import Record
 from rlm_fsm.event import (
@@ -96,7 +96,7 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
             state.options.profile, frame.notice, frame.turns_used, frame.max_steps
         )
         why = f"gave up: the same code came {repeats} times in a row"
-        return _then_pump(verdicts.give_up(state, evolve(frame, news=told), why))
+        return _then_pump(stalls.give_up(state, evolve(frame, news=told), "loop_limit", why))
     return _then_pump(verdicts.run_next(state, frame, reply.blocks))
 
 
@@ -109,20 +109,24 @@ def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) ->
 def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step:
     """The model is told the reason and asked again; after too many refusals the frame gives up.
 
-    To give up is to run the fallback code, once, where there is any, and else to fail.
+    To give up is to run the fallback code, once, where there is any, and else to fail. A guard on
+    steps runs it too, and the frame goes on when it gives no answer.
     """
-    counts = event.guard not in ("missing_variable", "unreadable_variable", "answer_type")
+    taken = stalls.tripped(state, frame, event)
+    if taken is not None:
+        return taken
+    counts = event.guard not in guards.NOT_OF_REPLIES
     words = state.options.profile
     told = refusal_message(words, event.reason, frame.turns_used, frame.max_steps)
     news = f"{frame.news}\n\n{told}".lstrip()
     frame = evolve(frame, invalid=frame.invalid + counts, news=news)
     if guards.too_many_invalid(frame, state.options):
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
-        return verdicts.give_up(state, frame, error)
+        return stalls.give_up(state, frame, "invalid_response_limit", error)
     if event.guard == "answer_type" and guards.too_many_misfits(frame, state.options):
         last = " ".join(event.reason.split())
         error = f"gave up: no answer fitted its type, {frame.misfits} tried; the last: {last}"
-        return verdicts.give_up(state, frame, error)
+        return stalls.give_up(state, frame, "output_retries", error)
     return frames.ask(state, frame)
 
 
@@ -155,7 +159,8 @@ def on_running_code_paused(state: RunState, frame: Frame, event: CodePaused) -> 
 
 
 def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
-    """The next block runs, or the frame ends with its answer, or the model sees the output.
+    """The next block runs, or the frame ends with its answer, or the model sees the output; a guard
+    on steps, on errors or on the watched variable may trip first.
 
     An answer that the code gave goes before the watched variable, and that before an answer in the
     text. An answer of a cell that raised afterwards doesn't count.
@@ -170,22 +175,22 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
         best=watched or event.stdout.strip() or frame.best,
     )
     if frame.stalled:
-        return verdicts.fallen_back(state, frame, event)
+        return stalls.fallen_back(state, frame, event)
     if event.error is not None:
-        frame = verdicts.with_news(frame, options)
         if guards.too_many_errors(frame, options):
             error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
-            return verdicts.give_up(state, frame, error)
-        return frames.ask(state, frame)
+            told = verdicts.with_news(frame, options)
+            return stalls.give_up(state, told, "repl_error_limit", error)
+        return stalls.end_turn(state, frame, watched, raised=True)
     if event.final is not None:
         return verdicts.given(state, frame, event.final)
-    if watched and len(watched) >= options.auto_finalize_min_length and frame.id == ROOT:
+    if watched and frame.id == ROOT and guards.value_refusal(frame, options, watched) is None:
         return verdicts.conclude(state, frame, TextAnswer(watched), "text")
     if frame.todo:
         return verdicts.run_next(state, frame, frame.todo)
     if frame.answer is not None:
         return verdicts.conclude(state, frame, frame.answer, "text")
-    return frames.ask(state, verdicts.with_news(frame, options))
+    return stalls.end_turn(state, frame, watched, raised=False)
 
 
 def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
@@ -310,7 +315,7 @@ def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> S
     """
     cause = state.cause
     state = _going_on(state, frame, event)
-    frame = evolve(state.root, invalid=0, errors=0, repeats=0, misfits=0)
+    frame = evolve(state.root, invalid=0, errors=0, repeats=0, misfits=0, rejects=0)
     if cause == "repl" and frame.cell is not None:
         running = evolve(frame, phase=Phase.RUNNING)
         return put(state, running), (frames.run_effect(state, running),)

@@ -5,13 +5,18 @@ Rules:
 1. A frame's conversation is append-only, so that a provider's prompt cache hits: each request is
    the one before it plus what is new.
 2. Trimming (`max_history_tokens`) drops whole exchanges from the oldest on, never the system
-   message, the task, or the newest result.
+   message, the task, or the newest reply and its result. It drops in steps, down to half of the
+   room (`KEPT`), so that the requests between two steps are prefixes of one another. What was
+   dropped stays in `messages`, which the log and the REPL's ``history`` show whole.
 3. A prompt is named by a chained hash over its messages. Appending costs the new message only,
    however long the conversation is.
+4. Runs of rules 1 trim anew each turn, by as little as possible.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
+
+from pyrsistent import PVector
 
 from rlm_fsm.evolve import evolve
 from rlm_fsm.options import Options
@@ -20,6 +25,10 @@ from rlm_fsm.values import Message, TextRef, estimate_tokens
 
 HEAD = 2
 """The messages that are always sent: system and task."""
+
+KEPT = 0.5
+"""Share of the room beside the head that a step of trimming leaves filled. Less would forget more,
+more would break prefixes more often."""
 
 
 def append(frame: Frame, message: Message, **changes: object) -> Frame:
@@ -33,23 +42,34 @@ def append(frame: Frame, message: Message, **changes: object) -> Frame:
     )
 
 
+def trimmed(frame: Frame, options: Options) -> Frame:
+    """The frame that sends less, if what it sends has outgrown `max_history_tokens`."""
+    limit = options.max_history_tokens
+    if options.rules < 2 or not _sends_too_much(frame, options):
+        return frame
+    room = limit - _tokens(frame.messages[:HEAD])
+    skipped = _start(frame.messages, int(room * KEPT)) - HEAD
+    if skipped <= frame.skipped:
+        return frame
+    digest, chars = _named(_sent(frame.messages, skipped))
+    return evolve(frame, skipped=skipped, digest=digest, chars=chars)
+
+
 def prompt(frame: Frame, options: Options) -> TextRef:
     """The name and size of what `messages` would send."""
-    if _sends_all(frame, options):
+    if options.conversation_history and (options.rules >= 2 or not _sends_too_much(frame, options)):
         return TextRef(frame.digest, frame.chars)
-    digest, chars = "", 0
-    for message in messages(frame, options):
-        digest, chars = _chain(digest, message), chars + len(message.content)
-    return TextRef(digest, chars)
+    return TextRef(*_named(messages(frame, options)))
 
 
 def messages(frame: Frame, options: Options) -> Sequence[Message]:
     """The messages of the frame's newest turn."""
     if not options.conversation_history:
         return _task_and_newest(frame)
-    if _sends_all(frame, options):
-        return frame.messages
-    return _trimmed(frame, options.max_history_tokens)
+    if options.rules < 2 and _sends_too_much(frame, options):
+        room = options.max_history_tokens - _tokens(frame.messages[:HEAD])
+        return _sent(frame.messages, _start(frame.messages, room) - HEAD)
+    return _sent(frame.messages, frame.skipped) if frame.skipped else frame.messages
 
 
 def subcall_messages(prompt_text: str, options: Options) -> Sequence[Message]:
@@ -57,11 +77,11 @@ def subcall_messages(prompt_text: str, options: Options) -> Sequence[Message]:
     return (Message("system", options.subcall_system), Message("user", prompt_text))
 
 
-def _sends_all(frame: Frame, options: Options) -> bool:
-    if not options.conversation_history:
-        return False
+def _sends_too_much(frame: Frame, options: Options) -> bool:
     limit = options.max_history_tokens
-    return limit == 0 or len(frame.messages) <= HEAD or estimate_tokens(frame.chars) <= limit
+    if not limit or len(frame.messages) <= HEAD or not options.conversation_history:
+        return False
+    return estimate_tokens(frame.chars) > limit
 
 
 def _task_and_newest(frame: Frame) -> Sequence[Message]:
@@ -73,22 +93,35 @@ def _task_and_newest(frame: Frame) -> Sequence[Message]:
     return (system, Message("user", f"{task.content}\n\n{newest.content}"))
 
 
-def _trimmed(frame: Frame, max_tokens: int) -> Sequence[Message]:
-    """Head, and as many of the newest exchanges as fit; at least the newest message.
+def _start(everything: PVector[Message], room: int) -> int:
+    """Where the newest exchanges begin that fit into `room` tokens; at least the newest one does.
 
     After the head come pairs of a reply and its result, so cutting at an even distance from the
     end keeps each result with the reply that caused it.
     """
-    everything = frame.messages
-    room = max_tokens - sum(estimate_tokens(len(m.content)) for m in everything[:HEAD])
     start = len(everything)
     while start - 2 >= HEAD:
-        pair = everything[start - 2 : start]
-        room -= sum(estimate_tokens(len(message.content)) for message in pair)
+        room -= _tokens(everything[start - 2 : start])
         if room < 0 and start < len(everything):
             break
         start -= 2
-    return (*everything[:HEAD], *everything[start:])
+    return start
+
+
+def _sent(everything: PVector[Message], skipped: int) -> Sequence[Message]:
+    return (*everything[:HEAD], *everything[HEAD + skipped :])
+
+
+def _tokens(some: Iterable[Message]) -> int:
+    return sum(estimate_tokens(len(message.content)) for message in some)
+
+
+def _named(some: Iterable[Message]) -> tuple[str, int]:
+    """The chained hash over messages, and their characters."""
+    digest, chars = "", 0
+    for message in some:
+        digest, chars = _chain(digest, message), chars + len(message.content)
+    return digest, chars
 
 
 def _chain(digest: str, message: Message) -> str:

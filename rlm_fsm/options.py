@@ -4,7 +4,9 @@ Recorded in `RunStarted`, so that a run that is resumed, replayed or forked need
 its log doesn't hold. Plain data only: adapters, REPL objects and listeners belong to the shell.
 """
 
+import re
 from dataclasses import dataclass, field
+from typing import cast
 
 from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
@@ -40,7 +42,8 @@ class Options:
     conversation_history: bool = True
     """False: each turn sees only the task and the newest result."""
     max_history_tokens: int = 0
-    """Estimated tokens of history to send; 0 for all. System, task and newest result stay."""
+    """Estimated tokens of history to send; 0 for all. System, task and newest result stay. Older
+    exchanges are dropped in steps, so that most requests begin with the whole one before."""
     repl_backend: str = "python"
     """Name of the REPL backend, for the log."""
     recursive_subcalls: bool = False
@@ -67,12 +70,27 @@ class Options:
     """Times that the same code may come in a row before the run gives up; it is told from the
     second time on. (The seed runtime's later versions give up at 5.)"""
     fallback_code: str | None = None
-    """Code that is run once when the run would give up. Its final answer is the run's; without
-    one, the value of `auto_finalize_var`, or else of a variable ``answer``."""
+    """Code that is run at most once: when the run would give up, when a guard on steps asks for it,
+    or when `auto_finalize_var` says NO_ANSWER. Its final answer is the run's; without one, the
+    value of `auto_finalize_var`, or else of a variable ``answer``; without any, a run that would
+    have given up fails, and another goes on."""
     auto_finalize_var: str | None = None
     """The run ends when this variable is set and not empty, and its cell did not raise."""
     auto_finalize_min_length: int = 0
     """Characters below which the variable doesn't count yet."""
+    auto_finalize_reject_patterns: tuple[str, ...] = ()
+    """Regular expressions, searched in any case: a value that one matches is no answer. The model
+    is told, and what it refused isn't judged again until it changes."""
+    auto_finalize_reject_limit: int | None = 3
+    """Values that may be refused in this way before the run gives up."""
+    auto_finalize_reject_feedback: str | None = None
+    """What the model is told of such a value; None: the profile's words."""
+    subcall_guard_steps: int | None = None
+    """Turns without any subcall before `fallback_code` is run, with `require_subcall_before_final`;
+    without such code, or when it has run, the model is told once that a subcall is due."""
+    fallback_guard_steps: int | None = None
+    """Turns without a value of `auto_finalize_var` before `fallback_code` is run, or the model is
+    told once. Texts such as NO_ANSWER are no value. Without `auto_finalize_var` of no effect."""
     tell_budget: bool = True
     """Whether the model is told each turn, in a line, what is left of limits that matter."""
     prices: tuple[AdapterPrice, ...] = ()
@@ -83,8 +101,8 @@ class Options:
     """Answers that don't fit before the run gives up is this number and one more."""
     rules: int = RULES
     """No argument: version of the machine's own rules; a run keeps those that it began with.
-    1: a cost limit sets nothing aside for calls, and a sub-run ignores the model that was named
-    for it."""
+    1: a cost limit sets nothing aside for calls, a sub-run ignores the model that was named for it,
+    a run gives up without a `GuardTripped` that says so, and history is trimmed anew each turn."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.profile, Profile):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -99,6 +117,13 @@ class Options:
             raise UsageError(
                 f"auto_finalize_var={self.auto_finalize_var!r}: give the name of a variable"
             )
+        for pattern in _patterns(self.auto_finalize_reject_patterns):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UsageError(
+                    f"auto_finalize_reject_patterns: {pattern!r} is no regular expression: {error}"
+                ) from None
 
     def price_of(self, adapter: str) -> AdapterPrice | None:
         """The price of one of the run's adapters, if it is known."""
@@ -142,6 +167,29 @@ _LEAST = {
     "loop_limit": 2,
     "auto_finalize_min_length": 0,
     "output_retries": 0,
+    "auto_finalize_reject_limit": 1,
+    "subcall_guard_steps": 1,
+    "fallback_guard_steps": 1,
     "rules": 1,
 }
-_OPTIONAL = frozenset({"invalid_response_limit", "repl_error_limit", "loop_limit"})
+_OPTIONAL = frozenset(
+    {
+        "invalid_response_limit",
+        "repl_error_limit",
+        "loop_limit",
+        "auto_finalize_reject_limit",
+        "subcall_guard_steps",
+        "fallback_guard_steps",
+    }
+)
+
+
+def _patterns(given: object) -> tuple[str, ...]:
+    """The patterns of an option, checked: a lone text would be read as one pattern a letter."""
+    items = cast(tuple[object, ...], given) if isinstance(given, tuple) else (None,)
+    patterns = tuple(item for item in items if isinstance(item, str))
+    if len(patterns) != len(items):
+        raise UsageError(
+            f"auto_finalize_reject_patterns={given!r}: give a tuple of texts, such as ('^unknown',)"
+        )
+    return patterns

@@ -129,6 +129,16 @@ class Profile:
     """A variable that can't be an answer was named: ``{name} {error}``."""
     other_form: str
     """An answer in a form that this profile doesn't accept: ``{form} {forms}``."""
+    short_variable: str
+    """The watched variable holds too little yet: ``{name} {chars} {least}``."""
+    rejected_variable: str
+    """What it holds is no answer: ``{name} {pattern}``."""
+    no_subcall_yet: str
+    """So many turns without a subcall: ``{turn}``."""
+    no_value_yet: str
+    """So many turns without a value of the watched variable: ``{turn} {name}``."""
+    fallback_shown: str
+    """The fallback code ran without giving an answer, and the run goes on: ``{output}``."""
 
     # Corrections: replies that are neither code nor an answer.
 

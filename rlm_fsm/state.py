@@ -124,10 +124,12 @@ class Frame:
     """What its REPL works on."""
     messages: PVector[Message] = field(default_factory=lambda: pvector())
     """The conversation, append-only; what is sent of it is for `history` to say."""
+    skipped: int = 0
+    """Messages after the first two that aren't sent any more, see `history.trimmed`."""
     digest: str = ""
-    """Chained hash over `messages`: names the prompt without holding it."""
+    """Chained hash over the messages that are sent: names the prompt without holding it."""
     chars: int = 0
-    """Characters in `messages`."""
+    """Characters in them."""
     news: str = ""
     """What the next message to the model will say; not yet in `messages`."""
     turns: int = 0
@@ -174,7 +176,17 @@ class Frame:
     repeats: int = 0
     """Replies in a row with that code."""
     stalled: str = ""
-    """Why the frame would have given up, had it not its `fallback_code` to run."""
+    """Why `fallback_code` runs: the frame would have given up, or a guard asked for it."""
+    goes_on: bool = False
+    """Whether the frame goes on when that code gives no answer."""
+    has_fallen_back: bool = False
+    """Whether `fallback_code` was run: it runs once."""
+    rejects: int = 0
+    """Values of the watched variable that a pattern refused."""
+    refused_value: str = ""
+    """Hash of the value that was refused last: it isn't judged again."""
+    pressed: tuple[str, ...] = ()
+    """Guards on steps that have tripped: each does so once."""
 
     @property
     def turns_used(self) -> int:

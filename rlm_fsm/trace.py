@@ -207,6 +207,7 @@ class _Projection:
             case GuardTripped():
                 self._guarded(frame, event.guard, event.reason)
                 frame.news.append(event.reason)
+                frame.todo = []
             case LimitReached():
                 told = f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
                 self._guarded(frame, event.limit, told)

@@ -1,4 +1,4 @@
-"""What becomes of a reply and of a cell's end: code is run, an answer is judged, a frame gives up.
+"""What becomes of a reply and of a cell's end: code is run, an answer is judged or refused.
 
 The handlers decide by phase and event; here is what they share. An answer that the text gives and
 one that code gives take the same way, past the same guards.
@@ -7,7 +7,7 @@ one that code gives take the same way, past the same guards.
 from rlm_fsm import frames, guards, typed
 from rlm_fsm.calls import Step, put
 from rlm_fsm.effect import ReadVariable, Record
-from rlm_fsm.event import CodeExecuted, GuardTripped
+from rlm_fsm.event import GuardTripped
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, cell_id, check_id, read_id
 from rlm_fsm.options import Options
@@ -70,32 +70,18 @@ def refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
     return put(state, frame), (Record(event=event),)
 
 
-def give_up(state: RunState, frame: Frame, error: str) -> Step:
-    """Run the fallback code, once and in the root only; without any, the frame fails."""
-    code = state.options.fallback_code
-    if code is None or frame.id != ROOT or frame.stalled:
-        return frames.fail(state, frame, error, "guard")
-    return run_next(state, evolve(frame, stalled=error, answer=None, shown=()), (code,))
-
-
-def fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
-    """The fallback code has run: its answer is the run's, guards or not; without one it fails."""
-    if event.error is not None:
-        error = f"{frame.stalled}; then the fallback code raised: {event.error}"
-        return frames.fail(state, frame, error, "guard")
-    text = event.final.text if event.final else event.watched.get(frames.watched(state.options), "")
-    if text.strip():
-        return answered(state, frame, text, event.final.data if event.final else None)
-    return frames.fail(state, frame, f"{frame.stalled}; the fallback code gave no answer", "guard")
-
-
 def with_news(frame: Frame, options: Options) -> Frame:
     """The frame whose next message shows what the turn's cells gave."""
-    shown = frame.shown
-    if frame.notice:
-        shown = (*shown[:-1], f"{shown[-1]}\n\n{frame.notice}")
+    shown = with_notice(frame).shown
     news = result_message(options.profile, shown, frame.turns_used, frame.max_steps)
     return evolve(frame, news=news, shown=(), answer=None, todo=())
+
+
+def with_notice(frame: Frame) -> Frame:
+    """The frame whose last cell also shows what is to be said of the reply."""
+    if not frame.notice:
+        return frame
+    return evolve(frame, shown=(*frame.shown[:-1], f"{frame.shown[-1]}\n\n{frame.notice}"))
 
 
 def notice(reply: Reply, repeats: int, options: Options) -> str:

@@ -26,6 +26,7 @@ from rlm_fsm.event import (
 from rlm_fsm.ids import ROOT, CallId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
+from rlm_fsm.price import Price
 from rlm_fsm.profiles import PROFILES
 from rlm_fsm.values import ContextInfo, Usage, text_hash
 
@@ -79,6 +80,7 @@ texts = short_texts | marker_texts | long_texts
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.just("$blob")
 counts = st.integers(min_value=1)
 amounts = st.floats(min_value=0, allow_nan=False) | st.integers(min_value=0)
+finite = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 profiles = st.builds(
     lambda profile, words: replace(profile, **words),
     st.sampled_from(list(PROFILES.values())),
@@ -86,8 +88,12 @@ profiles = st.builds(
 )
 SPECIAL: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Options, "auto_finalize_var"): st.none() | st.just("answer"),
+    (Options, "auto_finalize_reject_patterns"): st.sampled_from([(), ("^no",), ("a|b", "c$")]),
     (Options, "loop_limit"): st.none() | st.integers(min_value=2),
     (Options, "profile"): profiles,
+    (Price, "prompt_usd_per_mtok"): finite,
+    (Price, "completion_usd_per_mtok"): finite,
+    (Price, "cached_usd_per_mtok"): st.none() | finite,
 }
 
 

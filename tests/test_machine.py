@@ -102,6 +102,11 @@ OPTIONS = st.builds(
     fallback_code=st.sampled_from([None, "SUBMIT(1)"]),
     profile=st.sampled_from([*PROFILES.values(), replace(PAPER, blocks="last", finals=("text",))]),
     auto_finalize_var=st.sampled_from([None, "answer"]),
+    auto_finalize_min_length=st.sampled_from([0, 4]),
+    auto_finalize_reject_patterns=st.sampled_from([(), ("[a-f]",)]),
+    auto_finalize_reject_limit=st.sampled_from([None, 1, 2]),
+    subcall_guard_steps=st.sampled_from([None, 1, 2]),
+    fallback_guard_steps=st.sampled_from([None, 1, 2]),
     tell_budget=st.booleans(),
     prices=st.sampled_from([(), (PRICE,), (PRICE, replace(PRICE, adapter="subcall"))]),
 )

@@ -126,6 +126,23 @@ PYRLM = Profile(
     no_variables="You have set no variables yet.",
     unreadable_variable="FINAL_VAR: {name} can't be used: {error}",
     other_form="{form} is not how to finish here. {forms}",
+    short_variable=(
+        "{name} holds {chars} characters; an answer needs at least {least}. Go on, and set it anew."
+    ),
+    rejected_variable=(
+        "What {name} holds was not accepted as the answer: it matches {pattern}. Find the answer "
+        "itself and set {name} anew."
+    ),
+    no_subcall_yet=(
+        "{turn} turns have gone without a question to a sub-model. Ask one now (llm_query, "
+        "llm_batch, ask_chunks): the answer isn't accepted before."
+    ),
+    no_value_yet=(
+        "{turn} turns have gone, and {name} holds no answer yet. Set it as soon as you have one."
+    ),
+    fallback_shown=(
+        "Code that was prepared for such a case was run. It gave no answer, and showed:\n{output}"
+    ),
     correction="{fault} {forms}",
     forms=(
         "Reply with one block of code:\n```{fence}\nprint(...)\n```\n"
