@@ -89,6 +89,7 @@ class RLM:
         """See the reference page of the options for what each means."""
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
+        kind = None if output_type is None else answer_type(output_type)
         self.parts = Parts(
             adapters=adapters_of(root, subcall_adapter, adapters),
             prices=dict(prices or {}),
@@ -98,7 +99,7 @@ class RLM:
             listeners=() if event_listener is None else (event_listener,),
             logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
-            answer_type=None if output_type is None else answer_type(output_type),
+            answer_type=kind,
         )
         self.options = Options(
             policy=policy or Policy(),
@@ -127,7 +128,7 @@ class RLM:
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
             tell_budget=tell_budget,
-            answer_schema=self.parts.answer_type and self.parts.answer_type.schema,
+            answer_schema=None if kind is None else kind.schema,
             output_retries=output_retries,
             prices=prices_of(self.parts.adapters, prices),
         )
