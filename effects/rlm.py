@@ -95,6 +95,7 @@ class RLM:
         """See the reference page of the options for what each means."""
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
+        kind = None if output_type is None else answer_type(output_type)
         self.parts = Parts(
             adapters=adapters_of(root, subcall_adapter, adapters),
             prices=dict(prices or {}),
@@ -104,7 +105,7 @@ class RLM:
             listeners=() if event_listener is None else (event_listener,),
             logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
-            answer_type=None if output_type is None else answer_type(output_type),
+            answer_type=kind,
         )
         self.options = Options(
             policy=policy or Policy(),
@@ -138,7 +139,7 @@ class RLM:
             subcall_guard_steps=subcall_guard_steps,
             fallback_guard_steps=fallback_guard_steps,
             tell_budget=tell_budget,
-            answer_schema=self.parts.answer_type and self.parts.answer_type.schema,
+            answer_schema=None if kind is None else kind.schema,
             output_retries=output_retries,
             prices=prices_of(self.parts.adapters, prices),
         )

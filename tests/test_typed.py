@@ -2,6 +2,7 @@
 
 import enum
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -152,6 +153,16 @@ def test_a_value_whose_rendering_cant_be_read_back_is_kept_as_it_was_given() -> 
 def test_what_is_no_type_is_refused_with_what_is_accepted() -> None:
     with pytest.raises(UsageError, match="Pass a pydantic model"):
         answer_type(object())
+
+
+def test_without_the_libraries_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(UsageError, match=r"pip install 'rlm-fsm\[typed\]'"):
+        answer_type(int)
+    fault_of.cache_clear()
+    assert "pip install 'rlm-fsm[typed]'" in fault_of('{"type":"integer"}')
+    fault_of.cache_clear()
 
 
 def test_another_type_than_the_logs_is_told() -> None:

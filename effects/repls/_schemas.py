@@ -126,7 +126,7 @@ def _of_type(kind: Any, depth: int) -> dict[str, Any]:
         if hasattr(kind, "__dataclass_fields__"):
             return _object(kind, _needed(kind), depth + 1)
         if typing.is_typeddict(kind):
-            return _object(kind, sorted(cast(Any, kind).__required_keys__), depth + 1)
+            return _object(kind, sorted(kind.__required_keys__), depth + 1)
         if issubclass(kind, enum.Enum):
             return {"enum": [member.value for member in kind]}
     name = getattr(kind, "__name__", type(kind).__name__)

@@ -26,8 +26,6 @@ _LITERAL_CHARS = 1_000_000
 """Longest text that is read as a Python literal: the parser takes some hundred times its size."""
 
 T = TypeVar("T")
-Judged = T | list[Problem]
-"""What a type makes of a value: what it accepts, or the problems, none empty."""
 
 
 def readings(text: str, data: str | None) -> Iterator[Any]:
@@ -65,7 +63,10 @@ def read_json(text: str) -> Any:
 def first_fit(
     text: str, data: str | None, judge: Callable[[Any], T | list[Problem]]
 ) -> tuple[Any, T] | list[Problem]:
-    """The first reading that fits and what the type makes of it; or the first one's problems."""
+    """The first reading that fits and what the type makes of it; or the first one's problems.
+
+    `judge` gives what the type makes of a value, or the problems, at least one.
+    """
     problems: list[Problem] | None = None
     for value in readings(text, data):
         judged = judge(value)

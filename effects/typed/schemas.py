@@ -86,7 +86,8 @@ def check_reply(schema: str, text: str) -> Checked:
 def _refusal(schema: Any) -> str | None:
     """Why a keyword of a schema, or of one within it, isn't taken."""
     if isinstance(schema, list):
-        found = (_refusal(item) for item in cast(list[Any], schema))
+        items: list[Any] = schema
+        found = (_refusal(item) for item in items)
         return next((told for told in found if told is not None), None)
     if not isinstance(schema, dict):
         return None
