@@ -83,10 +83,10 @@ def check_reply(schema: str, text: str) -> Checked:
     return Checked(value=kept)
 
 
-def _refusal(schema: Any) -> str | None:
+def _refusal(schema: object) -> str | None:
     """Why a keyword of a schema, or of one within it, isn't taken."""
     if isinstance(schema, list):
-        items: list[Any] = schema
+        items = cast(list[object], schema)
         found = (_refusal(item) for item in items)
         return next((told for told in found if told is not None), None)
     if not isinstance(schema, dict):
