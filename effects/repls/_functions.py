@@ -76,12 +76,12 @@ def programs(view: View, *, parallel_subcalls: bool) -> dict[str, Callable[..., 
     `parallel_subcalls` is what ``parallel=None`` means to the functions that take chunks.
     Texts come as arguments: the context is asked about where code passes it.
     """
-    del view
     made = {
         "llm_query": _query("llm_query", None),
         "rlm_query": _query("rlm_query", True),
         "llm_batch": _batch("llm_batch", None),
         "llm_query_batched": _batch("llm_query_batched", None),
+        "batch_llm_query": _batch("batch_llm_query", None),
         "rlm_query_batched": _batch("rlm_query_batched", True),
         "llm_query_batch": _query_batch(parallel_subcalls),
         "ask": _ask("ask"),

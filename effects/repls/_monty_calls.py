@@ -27,6 +27,9 @@ from pydantic_monty import (
 
 from effects.repls import _functions
 from effects.repls._functions import Program, SubcallError, SubcallLimitError
+from effects.repls._library import Library
+from effects.repls._monty_bridges import LATER, TEXT_METHOD, TEXT_METHODS
+from effects.repls._monty_later import Later
 from effects.repls._monty_values import ATTRIBUTES, encodable, stub
 from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
@@ -65,14 +68,26 @@ class Calls:
             memory_bytes=settings.limits.memory_bytes,
         )
         self._programs = _functions.programs(view, parallel_subcalls=settings.parallel_subcalls)
+        self.asking = frozenset(self._programs)
+        """Names of the functions that ask sub-models."""
+        self.library = Library(
+            allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
+            memory_bytes=settings.limits.memory_bytes,
+        )
+        self._later = Later(self._ended)
+        self._awaited = {LATER + name: program for name, program in self._programs.items()}
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
+            **self.library.functions(),
+            **{TEXT_METHOD.format(name): getattr(view.text, name) for name in TEXT_METHODS},
             "SHOW_VARS": show_vars,
             **{f"ctx.{name}": getattr(view, name) for name in METHODS},
             "ctx.find": self._find,
         }
-        self._waiting: tuple[FunctionSnapshot, Program, int] | None = None
-        self.functions = frozenset({*self._programs, *self._plain})
+        self._waiting: tuple[FunctionSnapshot | FutureSnapshot, Program | None, int] | None = None
+        """The suspension that a pause is of; its program, or None for calls that are awaited;
+        the number of answers."""
+        self.functions = frozenset({*self._programs, *self._plain, *self._awaited})
         """Names of the functions; methods of `ctx` as ``ctx.find``."""
         self.names = self.functions | {"P", "ctx", "SubcallError", "SubcallLimitError"}
         """All names of the runtime."""
@@ -108,8 +123,7 @@ class Calls:
                 case FunctionSnapshot():
                     step = self._call(step)
                 case FutureSnapshot():
-                    # No code gets here: no call is ever answered with a future.
-                    raise RuntimeError("the sandbox waits for a future that nobody promised")
+                    step = self._settle(step)
 
     def take(self, answers: tuple[Answer, ...]) -> Callable[[], Snapshot | Paused]:
         """What goes on with the program that waits, once it is called.
@@ -123,7 +137,25 @@ class Calls:
             raise UsageError(f"the paused cell waits for {count} answers, not {len(answers)}")
         self._waiting = None
         sent: list[_functions.Answer] = [(answer.kind, answer.text) for answer in answers]
+        if isinstance(call, FutureSnapshot):
+            return lambda: self._answered(call, sent)
+        assert program is not None
         return lambda: self._proceed(call, program, sent)
+
+    def begin_cell(self) -> None:
+        """Forget what the last cell left."""
+        self.raised.clear()
+        self._later.clear()
+
+    def kill(self) -> None:
+        """End what runs for the sandbox in other processes. May be called from any thread."""
+        self.searcher.kill()
+        self.library.kill()
+
+    def close(self) -> None:
+        """End the other processes. Safe to call twice."""
+        self.searcher.close()
+        self.library.close()
 
     # -- the kinds of suspension
 
@@ -144,6 +176,8 @@ class Calls:
 
     def _call(self, call: FunctionSnapshot) -> Snapshot | Paused:
         name = call.function_name if call.object_id is None else f"ctx.{call.function_name}"
+        if (begin := self._awaited.get(name)) is not None:
+            return self._later.begin(call, begin)
         if (begin := self._programs.get(name)) is not None:
             try:
                 program = begin(*call.args, **call.kwargs)
@@ -182,6 +216,21 @@ class Calls:
             return Paused(calls=calls, parallel=ask.parallel)
         return self._reply(call, value)
 
+    def _settle(self, waiting: FutureSnapshot) -> Snapshot | Paused:
+        """Go on with code all of which waits, or ask what it waits for."""
+        step = self._later.settle(waiting)
+        if not isinstance(step, _functions.Ask):
+            return step
+        self._waiting = (waiting, None, len(step.calls))
+        calls = tuple([HostCall(**arguments) for arguments in step.calls])
+        return Paused(calls=calls, parallel=step.parallel)
+
+    def _answered(
+        self, waiting: FutureSnapshot, answers: list[_functions.Answer]
+    ) -> Snapshot | Paused:
+        self._later.answer(answers)
+        return self._settle(waiting)
+
     # -- answers
 
     def _reply(self, call: FunctionSnapshot, value: Any) -> Snapshot:
@@ -202,13 +251,18 @@ class Calls:
             raise refused from None
 
     def _throw(self, call: FunctionSnapshot, error: Exception) -> Snapshot:
+        return call.resume(self._ended(None, error))
+
+    def _ended(self, value: Any, error: Exception | None) -> Any:
+        """How a call ended, as the sandbox takes it."""
+        if error is None:
+            return {"return_value": encodable(value)}
         if not isinstance(error, SubcallError):
-            return call.resume({"exception": error})
+            return {"exception": error}
         message = encodable(str(error))
         self.raised[message] = type(error).__name__
-        if isinstance(error, SubcallLimitError):
-            return call.resume({"exc_type": "RecursionError", "message": message})
-        return call.resume({"exc_type": "RuntimeError", "message": message})
+        is_limit = isinstance(error, SubcallLimitError)
+        return {"exc_type": "RecursionError" if is_limit else "RuntimeError", "message": message}
 
     def _find(self, pattern: Any, *args: Any, **options: Any) -> list[tuple[int, int, str]]:
         started_s = self.searcher.starting_s

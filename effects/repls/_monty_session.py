@@ -26,6 +26,7 @@ from effects.repls._functions import show_vars
 from effects.repls._monty_calls import ERRORS, Calls, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
+from effects.repls._monty_shims import BUILTINS, MODULE_KINDS, SHIMS
 from effects.repls._monty_values import CtxPolicy, Output, encodable, stub
 from effects.repls._monty_worker import Snapshot, Worker, room_bytes
 from effects.repls._text import TextView
@@ -63,6 +64,8 @@ class Session:
         self._calls = Calls(view, settings, self._show_vars)
         self._spoiled: frozenset[str] = frozenset()
         """Names of the runtime that the last cell bound."""
+        self._shims = set[str]()
+        """What was added to the sandbox's library so far."""
         self._cells: dict[str, Cell] = {}
         """Cells by the file names that the sandbox gave them."""
         self._left_s = 0.0
@@ -86,11 +89,11 @@ class Session:
     def start(self, source: str, watch: tuple[str, ...]) -> Paused | CodeResult:
         """Run a cell until it asks something or ends. Never raises for what the code does."""
         self._refuse_while_paused()
-        cell = prepare(source, self.next_cell)
+        cell = prepare(source, self.next_cell, self._calls.asking)
         self.next_cell += 1
         self._watch = watch
         self._output = Output(self._settings.limits.output_chars)
-        self._calls.raised.clear()
+        self._calls.begin_cell()
         return self._run(lambda: self._begin(cell))
 
     def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
@@ -114,13 +117,13 @@ class Session:
         if not self.is_lost:
             self.is_lost = True
             self._worker.kill()
-            self._calls.searcher.kill()
+            self._calls.kill()
 
     def close(self) -> None:
         """End the worker. Safe to call twice."""
         self.is_lost = True
         self._worker.close()
-        self._calls.searcher.close()
+        self._calls.close()
 
     # -- running
 
@@ -141,20 +144,26 @@ class Session:
         return self._result(None)
 
     def _begin(self, cell: Cell) -> Snapshot:
+        self._allow(self._settings.limits.cell_timeout_s)
         if self._spoiled & {"SubcallError", "SubcallLimitError"}:
             self._feed(ERRORS)
-        if "P" in self._spoiled or ("P" in cell.names and not self._calls.text_was_bound):
+        if "P" in self._spoiled or (cell.wants_text and not self._calls.text_was_bound):
             self._calls.text_was_bound = True
             self._worker.bind_text("P", self._view.text)
         if "SHOW_VARS" in cell.names:
             self._types = self._all_types()
+        for name in cell.shims:
+            if name not in self._shims:
+                self._calls.drive(self._feed(SHIMS[name].source))
+                self._shims.add(name)
         lost_functions = self._spoiled & self._calls.functions
+        if "globals" in cell.shims:  # what code sees there must not depend on what it called
+            lost_functions |= {name for name in self._calls.functions if name.isidentifier()}
         inputs: dict[str, Any] = {name: stub(name) for name in lost_functions}
         if "ctx" in self._spoiled:
             inputs["ctx"] = CtxPolicy(self._view)
         self._spoiled = self._calls.names & cell.bound
         self._cells[self._worker.next_file] = cell
-        self._allow(self._settings.limits.cell_timeout_s)
         return self._worker.feed(cell.code, inputs, self._output)
 
     def _feed(self, code: str, inputs: dict[str, Any] | None = None) -> Snapshot:
@@ -246,11 +255,11 @@ class Session:
 
     def _users(self, types: Mapping[str, str]) -> dict[str, str]:
         """The variables that the code made, modules left out, with their types."""
-        ours = self._calls.names - self._spoiled
+        ours = (self._calls.names - self._spoiled) | (BUILTINS & self._shims)
         return {
             name: kind
             for name, kind in types.items()
-            if not name.startswith("_") and name not in ours and kind != "module"
+            if not name.startswith("_") and name not in ours and kind not in MODULE_KINDS
         }
 
     def _show_vars(self, types: Mapping[str, str] | None = None) -> str:

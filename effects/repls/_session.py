@@ -18,8 +18,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _cell, _functions, _limits, _output, _text
+    from effects.repls import _async, _cell, _functions, _limits, _output, _text
 else:
+    import _async
     import _cell
     import _functions
     import _limits
@@ -87,13 +88,18 @@ class Session:
         return {"text": text, "error": problem, "names": []}
 
     def _run(self, code: str) -> None:
+        if _async.may_await(code):
+            self._awaiting.begin()
         statements, expression = self._compiler.split(code)
-        if statements is not None:
-            exec(statements, self._names)
-        if expression is not None:
-            value = eval(expression, self._names)
-            if value is not None:
-                print(repr(value))
+        parts = [part for part in (statements, expression) if part is not None]
+        value = None
+        if any(part.co_flags & _async.CO_COROUTINE for part in parts):
+            value = self._awaiting.run(parts, self._names)
+        else:
+            for part in parts:
+                value = eval(part, self._names)
+        if expression is not None and value is not None:
+            print(repr(value))
 
     def _watched(self, names: list[str]) -> dict[str, str]:
         """The watched variables that exist and are not None, blank, or impossible to show."""
@@ -178,11 +184,14 @@ class Session:
             "SHOW_VARS": SHOW_VARS,
             **{name: self._driven(program) for name, program in asking.items()},
         }
+        programs = {made[name]: program for name, program in asking.items()}
+        self._awaiting = _async.Awaiting(programs, self._ask)
         for value in made.values():
             # Tracebacks and messages show the bare names, and pickle finds them.
             value.__module__ = "__main__"
             value.__qualname__ = value.__name__
-        return {"P": view.text, "ctx": view, **_functions.plain(view), **made}
+        names = self._awaiting.names()
+        return {"P": view.text, "ctx": view, **_functions.plain(view), **made, **names}
 
     def _driven(self, program: Callable[..., "_functions.Program"]) -> Callable[..., Any]:
         @wraps(program)
