@@ -8,11 +8,14 @@
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
 | `reference/options.md` | the fields of `Options`, `Policy` and `ReplLimits`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
+| `reference/monty.md` | `monty_page.py`: the bridges and gaps of the sandbox's Python |
 """
 
 import ast
 import sys
 from pathlib import Path
+
+from monty_page import monty_page
 
 from rlm_fsm.event import DERIVED, EVENTS
 from rlm_fsm.reducer import IMPOSSIBLE, TRANSITIONS, Row
@@ -91,6 +94,7 @@ def pages() -> dict[Path, str]:
         reference / "state-machine.md": machine_page(),
         reference / "options.md": options_page(),
         reference / "events.md": events_page(),
+        reference / "monty.md": monty_page(GENERATED),
     }
 
 

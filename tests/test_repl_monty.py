@@ -23,7 +23,7 @@ from repl_driving import (
 )
 
 from effects.context import Context
-from effects.repls._monty_errors import hint
+from effects.repls._monty_gaps import hint
 from effects.repls._monty_values import Output
 from effects.repls._monty_worker import Worker
 from effects.repls.base import Answer, Paused, Repl, ReplLimits, ReplUnavailable

@@ -23,17 +23,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-WAITERS = frozenset(
-    [
-        "gather",
-        "create_task",
-        "ensure_future",
-        "wait_for",
-        "as_completed",
-        "shield",
-        "run_until_complete",
-    ]
-)
+_WAITERS = "gather create_task ensure_future wait_for as_completed shield run_until_complete"
+WAITERS = frozenset(_WAITERS.split())
 """Functions and methods that take awaitables, by their last name."""
 _OF_MODULE = frozenset({"run", "wait"})
 """More of them, whose names are too common: they count only as ``asyncio.run`` and the like."""

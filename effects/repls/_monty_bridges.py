@@ -26,33 +26,11 @@ TEXT_METHOD = "_rlm_P_{}"
 NAMESPACES = frozenset({"globals", "locals", "vars", "dir"})
 """Functions that give all variables, or their names."""
 
-_CONSUMERS = frozenset(
-    [
-        "sum",
-        "any",
-        "all",
-        "list",
-        "tuple",
-        "set",
-        "frozenset",
-        "dict",
-        "sorted",
-        "max",
-        "min",
-        "enumerate",
-        "zip",
-        "map",
-        "filter",
-        "Counter",
-        "deque",
-        "join",
-        "extend",
-        "update",
-        "fsum",
-        "prod",
-        "mean",
-    ]
+_READERS = (
+    "sum any all list tuple set frozenset dict sorted max min enumerate zip map filter Counter "
+    "deque join extend update fsum prod mean"
 )
+_CONSUMERS = frozenset(_READERS.split())
 """Functions that read an iterable once, from its beginning, so that a list will do."""
 _BUILTIN_NAMES = frozenset(dir(builtins))
 _EXEC_DELETE = "exec('try: raise ValueError\\nexcept ValueError as {}: pass')"
@@ -82,9 +60,10 @@ class _Place:
 def bridge(
     tree: ast.Module, edits: Edits, asking: Collection[str], bound: Collection[str]
 ) -> Bridged:
-    """Note the changes to a cell, whose names `bound` are its own.
+    """Note the changes to a cell.
 
-    `asking` are the names of the functions that ask sub-models.
+    `asking` are the names of the functions that ask sub-models. `bound` are names that mean
+    something of the code's own: what they stand for elsewhere is then not for us to know.
     """
     work = _Bridges(edits, bound)
     work.visit(tree, _Place())
@@ -202,6 +181,8 @@ class _Bridges:
 
     def _call(self, call: ast.Call, place: _Place) -> None:
         match call:
+            case ast.Call(func=ast.Name(id=name)) if name in self._bound:
+                pass
             case ast.Call(func=ast.Name(id="map" | "filter" as name), args=[function, _, *_]):
                 if self._may_suspend(function):
                     self._rename(call.func, f"_rlm_{name}", "calls")
@@ -216,7 +197,9 @@ class _Bridges:
                     if self._may_suspend(key):
                         self._method(call, owner, "_rlm_sort", "calls")
                     self._bound_method(key)
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr="sub")):
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr="sub")) if (
+                "re" not in self._bound
+            ):
                 self._rename(call.func, "_rlm_re_sub", "re.sub")
             case ast.Call(func=ast.Attribute(value=owner, attr="sub"), args=[_, _, *_]):
                 self._method(call, owner, "_rlm_sub_by", "re.sub")
@@ -225,6 +208,8 @@ class _Bridges:
             ):
                 self._rename(call.func, TEXT_METHOD.format(attr))
                 self.done.own_text_uses += 1
+            case ast.Call(func=ast.Name(id="hasattr")):
+                self._rename(call.func, "_rlm_hasattr", "hasattr")
             case ast.Call(func=ast.Name(id=name), args=[], keywords=[]) if name in NAMESPACES:
                 self._namespace(call, name, place)
             case _:
@@ -260,7 +245,7 @@ class _Bridges:
                 pass
 
     def _namespace(self, call: ast.Call, name: str, place: _Place) -> None:
-        if place.is_top and name not in self._bound and not _is_stored(call, place):
+        if place.is_top and not _is_stored(call, place):
             form = "_rlm_dir" if name == "dir" else "_rlm_globals"
             start, end = self._edits.start(call), self._edits.end(call)
             self._edits.replace(start, end, f"{form}(locals())")

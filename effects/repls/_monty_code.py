@@ -59,6 +59,8 @@ class Cell:
     """Names that it reads or binds, in whatever scope."""
     bound: frozenset[str] = frozenset()
     """Names that it binds, in whatever scope."""
+    modules: frozenset[str] = frozenset()
+    """Those of them that are modules under their own names."""
     shims: tuple[str, ...] = ()
     """What must be there of the library that the sandbox lacks, in the order of feeding it."""
     wants_text: bool = False
@@ -72,18 +74,24 @@ class Cell:
         return _LINE_ENDS.split(self.source)
 
 
-def prepare(source: str, number: int, asking: Collection[str] = ()) -> Cell:
-    """Read a cell's source; never raises. `asking` are the functions that ask sub-models."""
+def prepare(
+    source: str, number: int, asking: Collection[str] = (), taken: frozenset[str] = frozenset()
+) -> Cell:
+    """Read a cell's source; never raises.
+
+    `asking` are the functions that ask sub-models, `taken` names that earlier cells bound.
+    """
     tree = _parsed(source)
     if tree is None:
         return Cell(number, source, source)
     names, bound = _names(tree)
+    modules = _modules(tree)
     edits = Edits(source)
     _echo(tree, edits)
     if "SHOW_VARS" in names:
         _show_vars(tree, edits)
     try:
-        bridged = bridge(tree, edits, asking, bound)
+        bridged = bridge(tree, edits, asking, (taken | bound | _arguments(tree)) - modules)
     except RecursionError:  # nested more deeply than anyone writes
         return Cell(number, source, source)
     texts = sum(isinstance(node, ast.Name) and node.id == "P" for node in ast.walk(tree))
@@ -93,6 +101,7 @@ def prepare(source: str, number: int, asking: Collection[str] = ()) -> Cell:
         edits.result(),
         names,
         bound,
+        modules,
         shims=in_order(sorted(bridged.shims)),
         wants_text=texts > bridged.own_text_uses or "globals" in bridged.shims,
         is_parsed=True,
@@ -130,6 +139,15 @@ def _top_level_calls(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
             if isinstance(node, ast.Call):
                 yield node
             yield from _top_level_calls(ast.iter_child_nodes(node))
+
+
+def _modules(tree: ast.Module) -> frozenset[str]:
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    return frozenset(alias.name for node in imports for alias in node.names if not alias.asname)
+
+
+def _arguments(tree: ast.Module) -> frozenset[str]:
+    return frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg))
 
 
 def _names(tree: ast.Module) -> tuple[frozenset[str], frozenset[str]]:

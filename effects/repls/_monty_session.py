@@ -64,6 +64,8 @@ class Session:
         self._calls = Calls(view, settings, self._show_vars)
         self._spoiled: frozenset[str] = frozenset()
         """Names of the runtime that the last cell bound."""
+        self._taken = frozenset[str]()
+        """Names that cells bound, those of the runtime and of modules left out."""
         self._shims = set[str]()
         """What was added to the sandbox's library so far."""
         self._cells: dict[str, Cell] = {}
@@ -89,7 +91,8 @@ class Session:
     def start(self, source: str, watch: tuple[str, ...]) -> Paused | CodeResult:
         """Run a cell until it asks something or ends. Never raises for what the code does."""
         self._refuse_while_paused()
-        cell = prepare(source, self.next_cell, self._calls.asking)
+        cell = prepare(source, self.next_cell, self._calls.asking, self._taken)
+        self._taken |= cell.bound - self._calls.names - cell.modules
         self.next_cell += 1
         self._watch = watch
         self._output = Output(self._settings.limits.output_chars)

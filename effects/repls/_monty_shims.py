@@ -111,6 +111,14 @@ def _rlm_dir(names):
     return sorted(_rlm_globals(names))
 """
 
+# What CPython's builtin types have: the sandbox has most of it, and only calls of it, no values.
+_TYPES = (str, bytes, int, float, bool, complex, list, tuple, dict, set, frozenset, type(None))
+_HASATTR = f"""
+_rlm_attributes = {{{", ".join(f"{kind.__name__!r}: {dir(kind)!r}" for kind in _TYPES)}}}
+def _rlm_hasattr(value, name):
+    return hasattr(value, name) or name in _rlm_attributes.get(type(value).__name__, ())
+"""
+
 _RE_SUB = """
 import re as _rlm_re
 def _rlm_re_sub(pattern, repl, string, count=0, flags=0):
@@ -203,6 +211,7 @@ SHIMS: dict[str, Shim] = {
     "calls": Shim(source=_CALLS, needs=("base",)),
     "delete": Shim(source=_DELETE),
     "globals": Shim(source=_GLOBALS),
+    "hasattr": Shim(source=_HASATTR),
     "re.sub": Shim(source=_RE_SUB),
     **{name: _builtin(name, source) for name, source in _BUILTINS.items()},
     "asyncio": _module(ASYNCIO),
