@@ -201,6 +201,8 @@ class _Bridges:
                 "re" not in self._bound
             ):
                 self._rename(call.func, "_rlm_re_sub", "re.sub")
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="csv"), attr="field_size_limit")):
+                self._rename(call.func, "_rlm_field_size_limit", "field_size_limit")
             case ast.Call(func=ast.Attribute(value=owner, attr="sub"), args=[_, _, *_]):
                 self._method(call, owner, "_rlm_sub_by", "re.sub")
             case ast.Call(func=ast.Attribute(value=ast.Name(id="P"), attr=attr)) if (

@@ -108,11 +108,6 @@ GAPS: tuple[Gap, ...] = (
         "bytes([65])",
     ),
     Gap(
-        r"field_size_limit\(\)",
-        "Leave it out: fields may be as long as they like.",
-        "import csv\ncsv.field_size_limit(10 ** 6)",
-    ),
-    Gap(
         r"async with isn't available",
         "Await in an ordinary function; a limit on parallel subcalls isn't needed.",
         "import asyncio\nasync with asyncio.gather() as x:\n    pass",

@@ -111,6 +111,17 @@ def _rlm_dir(names):
     return sorted(_rlm_globals(names))
 """
 
+_FIELD_SIZE = """
+_rlm_field_size = [131072]
+def _rlm_field_size_limit(limit=None):
+    old = _rlm_field_size[0]
+    if limit is not None:
+        if limit < old:
+            raise NotImplementedError("field_size_limit(): the limit can't be lowered here")
+        _rlm_field_size[0] = limit
+    return old
+"""
+
 # What CPython's builtin types have: the sandbox has most of it, and only calls of it, no values.
 _TYPES = (str, bytes, int, float, bool, complex, list, tuple, dict, set, frozenset, type(None))
 _HASATTR = f"""
@@ -210,6 +221,7 @@ SHIMS: dict[str, Shim] = {
     "base": Shim(source=_BASE),
     "calls": Shim(source=_CALLS, needs=("base",)),
     "delete": Shim(source=_DELETE),
+    "field_size_limit": Shim(source=_FIELD_SIZE),
     "globals": Shim(source=_GLOBALS),
     "hasattr": Shim(source=_HASATTR),
     "re.sub": Shim(source=_RE_SUB),
