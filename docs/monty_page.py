@@ -21,7 +21,7 @@ HEAD = """\
 
 {generated}
 Code in a `monty` session runs in pydantic-monty, which speaks a part of Python.
-Simple gaps are bridged: a cell's source is changed before it runs, always within its lines, so that tracebacks show the model's own code.
+Simple gaps are bridged: a cell's source is changed before it runs, and tracebacks show the model's own code.
 A bridge gives CPython's result or an error, never another result.
 Where there is no bridge the error names the gap and says what to write instead.
 

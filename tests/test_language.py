@@ -56,6 +56,12 @@ MORE: dict[str, str] = {
     "names in functions stay local": "def f():\n    del_me = {'a': 1}\n    del del_me['a']\n    return del_me\nprint(f())",
     "P by the host and by the sandbox": "print(P.find('is', 10), P.rfind('a'), P[:3], P.index('key'))\ntry:\n    P.index('nowhere')\nexcept ValueError as e:\n    print(e)",
     "a P of the code's own": "def f(P):\n    return P.find('b')\nprint(f('abc'))",
+    "a generator that searches": "def places(text, sub):\n    at = text.find(sub)\n    while at != -1:\n        yield at\n        at = text.find(sub, at + 1)\nprint(list(places(P, 'a')), next(places(P, 'k')), sum(1 for _ in places(P, 'hay')))",
+    "a generator of tuples": "def pairs(text):\n    'Doc.'\n    for i, c in enumerate(text): yield i, c\n    yield (len(text))\n    yield\n    yield from (1, 2)\ng = pairs('ab')\nprint(next(g), list(g), list(g))",
+    "a generator that returns early": "def upto(n):\n    i = 0\n    while True:\n        if i == n:\n            return\n        yield i\n        i += 1\nfor x in upto(3):\n    print(x)",
+    "a generator that fails half-way": "def bad(n):\n    for i in range(n):\n        yield int('12x'[i])\ntry:\n    for x in bad(5):\n        print(x)\nexcept ValueError as e:\n    print(e)",
+    "a generator in a function": "def f(text):\n    def pieces(t, n=2):\n        for i in range(0, len(t), n):\n            yield t[i:i + n]\n    return [p for p in pieces(text)], ','.join(pieces(text, n=3))\nprint(f('abcde'))",
+    "a generator without arguments": "def words():\n    for w in P.split()[:2]:\n        yield w\nprint(*words())",
     "exec and eval": "exec('x = 3')\nprint(eval('x + len(P[:4])'))",
     "unicode columns": "é = {'ü': 1}; del é['ü']; print(é, next(x for x in 'öä'), max('öä', key=str.upper))",
     "line ends of Windows": "d = {'a': 1}\r\ndel d['a']\r\nprint(d)\r\n",
@@ -153,8 +159,8 @@ def test_advice_on_names_is_about_names_that_are_not_offered() -> None:
 
 def test_a_changed_source_keeps_its_lines() -> None:
     for code in ALL.values():
-        changed = prepare(code, 1, ("llm_query",)).code
-        assert changed.count("\n") == code.count("\n"), code
+        cell = prepare(code, 1, ("llm_query",))
+        assert cell.code.count("\n") == code.count("\n") + len(cell.inserted), code
 
 
 def test_a_source_without_gaps_is_changed_in_nothing_but_its_echo() -> None:
@@ -171,6 +177,44 @@ def test_a_traceback_shows_the_line_as_it_was_written() -> None:
         "    del d['a'], d['b']\n"
         "KeyError: 'b'"
     )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f():\n    print('a')\n    yield 1",
+        "def f():\n    yield llm_query('a')",
+        "def f():\n    x = yield 1",
+        "def f():\n    while True:\n        yield 1",
+        "seen = []\ndef f():\n    for x in seen:\n        yield x",
+        "def f(x):\n    x.append(1)\n    yield 1",
+        "def f(x):\n    x[0] = 1\n    yield 1",
+        "def f(x):\n    try:\n        yield 1\n    finally:\n        x()",
+        "@deco\ndef f():\n    yield 1",
+        "class A:\n    def f(self):\n        yield 1",
+        "def f(len):\n    yield 1\ndef g(x):\n    yield len(x)",
+    ],
+)
+def test_a_generator_whose_time_of_running_can_be_told_is_not_bridged(code: str) -> None:
+    assert not prepare(code, 1).inserted or code.startswith("def f(len)")
+    assert "yield" in prepare(code, 1).code
+
+
+def test_a_generator_of_what_can_change_is_refused_when_it_is_called() -> None:
+    code = "def f(xs):\n    for x in xs:\n        yield x\nf((1, 'a'))\nf([1])"
+    assert "it was given a list" in advice(code).replace("this one", "it")
+
+
+def test_lines_after_a_bridged_generator_keep_their_numbers() -> None:
+    code = "def f(n):\n    yield n\ndef g(n):\n    yield n\ndef h(n):\n    return 1 // n\nh(0)"
+    error = monty(code).error
+    assert error is not None
+    assert error.traceback.splitlines()[1:5] == [
+        '  File "<cell 1>", line 7, in <module>',
+        "    h(0)",
+        '  File "<cell 1>", line 6, in h',
+        "    return 1 // n",
+    ]
 
 
 def test_wraps_at_one_place_nest() -> None:

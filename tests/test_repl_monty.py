@@ -222,7 +222,7 @@ class TestMontyRepl(ReplContract):
     @pytest.mark.parametrize(
         ("code", "advice"),
         [
-            ("def f():\n    yield 1", "Build a list"),
+            ("def f():\n    x = yield 1", "Build a list"),
             ("def f():\n    x = 1\n    del x", "Assign None"),
             ("class E(Exception):\n    pass", "plain class"),
             ("import numpy as np", "Available"),

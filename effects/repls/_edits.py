@@ -1,7 +1,7 @@
 """Changes to a source by the places of its syntax tree.
 
 A source is never written anew from its tree: text is put in and replaced within lines, so every
-line keeps its number.
+line keeps its number. Whole lines may be put in, too; `Edits.inserted` knows where.
 
 Texts that wrap an expression nest as the expressions do, also where they begin or end at the same
 place: a wrap that was asked for first lies outside.
@@ -22,6 +22,8 @@ class Edits:
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.inserted: list[int] = []
+        """Numbers of the lines above which a line was put in."""
         self._data = source.encode()
         self._starts = [0, *(match.end() for match in _LINE_ENDS.finditer(self._data))]
         self._order = count()
@@ -43,7 +45,7 @@ class Edits:
 
     def text(self, start: int, end: int) -> str:
         """The source between two places."""
-        return self._data[start:end].decode()
+        return self._data[start:end].decode(errors="replace")
 
     def is_exact(self, node: ast.expr) -> bool:
         """Whether the place of a node is right: within f-strings Python 3.11 errs at times."""
@@ -62,6 +64,23 @@ class Edits:
     def replace(self, start: int, end: int, text: str) -> None:
         """Put a text in the place of another, which no other change may touch."""
         self._changes.append((start, end, next(self._order), text))
+
+    def starts_line(self, node: Located) -> bool:
+        """Whether nothing but space stands before a node in its line."""
+        return not self.text(self._starts[node.lineno - 1], self.start(node)).strip()
+
+    def end_of(self, node: Located, words: str) -> int:
+        """Where the words end that a node begins with; 0 where it doesn't."""
+        start = self.start(node)
+        size = len(words.encode())
+        return start + size if self.text(start, start + size) == words else 0
+
+    def insert_line_above(self, node: Located, text: str) -> None:
+        """Put a line before that of a node, with the same indentation."""
+        start = self._starts[node.lineno - 1]
+        indent = self.text(start, self.start(node))
+        self.replace(start, start, f"{indent}{text}\n")
+        self.inserted.append(node.lineno)
 
     def lines(self, start: int, end: int) -> str:
         """Line ends, as many as lie between two places."""

@@ -4,8 +4,8 @@ Each bridge gives CPython's result or an error; what can't be bridged in that wa
 sandbox, whose error names the gap (`_monty_errors`). The table in ``docs/reference/monty.md``
 lists them. Functions whose names begin with ``_rlm_`` are in `_monty_shims`.
 
-All changes stay within lines (`_edits`). Within f-strings, whose nodes have no reliable places
-before Python 3.12, a place is used only where it can be proved right.
+Nearly all changes stay within lines (`_edits`). Within f-strings, whose nodes have no reliable
+places before Python 3.12, a place is used only where it can be proved right.
 """
 
 import ast
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from effects.repls import _awaits
 from effects.repls._edits import Edits
+from effects.repls._monty_generators import bridge_generator
 from effects.repls._monty_shims import BUILTINS, MODULE, MODULES, SHIMS
 
 LATER = "_rlm_later_"
@@ -116,6 +117,11 @@ class _Bridges:
                 self._call(node, place)
             case ast.Delete():
                 self._delete(node, place)
+            case ast.FunctionDef():
+                if not isinstance(place.parent, ast.ClassDef) and bridge_generator(
+                    node, self._edits, self._bound
+                ):
+                    self.done.shims.add("yield")
             case ast.AsyncWith():
                 self._async_with(node)
             case ast.Name(id=name, ctx=ast.Load()) if name in BUILTINS - set(self._bound):

@@ -1,7 +1,7 @@
 """What becomes of a cell's source before the sandbox runs it.
 
-CPython's own parser reads the source and says where to change text. Only changes within a line
-are made (`_edits`), so that line numbers stay true:
+CPython's own parser reads the source and says where to change text. Nearly all changes are made
+within lines (`_edits`), and lines that are put in are counted, so that line numbers stay true:
 
 1. A trailing expression is wrapped in a call of `ECHO`: the sandbox prints it there. Handed over
    as a value, a function or a regular expression would arrive as a text.
@@ -65,6 +65,8 @@ class Cell:
     """What must be there of the library that the sandbox lacks, in the order of feeding it."""
     wants_text: bool = False
     """It reads `P`, so the text must be in the sandbox."""
+    inserted: tuple[int, ...] = ()
+    """Numbers of the source's lines above which a line was put into the code, in their order."""
     is_parsed: bool = False
     """False: the source is fed unchanged, and nothing is known of its names."""
 
@@ -72,6 +74,10 @@ class Cell:
     def lines(self) -> list[str]:
         """The source's lines, as the parser counts them."""
         return _LINE_ENDS.split(self.source)
+
+    def line(self, number: int) -> int:
+        """The number in the source of a line of the code."""
+        return number - sum(at + i < number for i, at in enumerate(self.inserted))
 
 
 def prepare(
@@ -104,6 +110,7 @@ def prepare(
         modules,
         shims=in_order(sorted(bridged.shims)),
         wants_text=texts > bridged.own_text_uses or "globals" in bridged.shims,
+        inserted=tuple(sorted(edits.inserted)),
         is_parsed=True,
     )
 

@@ -66,10 +66,11 @@ def _frame(frame: Frame, cells: Mapping[str, Cell]) -> str | None:
         return None
     place = f"<cell {cell.number}>" if cell else frame.filename
     within = f", in {frame.function_name}" if frame.function_name else ""
-    text = f'  File "{place}", line {frame.line}{within}'
-    if cell is None or not 0 < frame.line <= len(lines := cell.lines):
+    number = cell.line(frame.line) if cell else frame.line
+    text = f'  File "{place}", line {number}{within}'
+    if cell is None or not 0 < number <= len(lines := cell.lines):
         return text
-    line = lines[frame.line - 1]
+    line = lines[number - 1]
     text += f"\n    {line.strip()}"
     # A line that was inserted into has other columns than the one that is shown.
     if frame.source_line == line and frame.end_line == frame.line:

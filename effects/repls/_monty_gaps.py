@@ -37,7 +37,7 @@ GAPS: tuple[Gap, ...] = (
     Gap(
         r"parser does not yet support yield",
         "Build a list and return it instead of yielding.",
-        "def f():\n    yield 1",
+        "def f():\n    x = yield 1",
     ),
     Gap(
         r"parser does not yet support the 'del'",
