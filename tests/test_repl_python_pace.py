@@ -175,7 +175,7 @@ class TestSpinning(PythonDriving):
     def test_nonsense_that_is_found_awake_ends_the_process(self, eager: list[bool]) -> None:
         code = (
             "import os\n"
-            "for fd in range(3, 20):\n"
+            "for fd in range(3, 100):\n"
             "    try:\n        os.write(fd, b'\\0\\0\\0\\2[]')\n"
             "    except OSError:\n        pass"
         )
