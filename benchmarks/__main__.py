@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import fanout, log_size, repl, snapshots, steps
+from benchmarks import commits, fanout, log_size, repl, snapshots, steps
 from benchmarks.disk import folder_on_disk
 from benchmarks.figures import Plan, Report
 from benchmarks.peer import Peer, PeerUnavailable, environment
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "log": log_size.measure,
     "repl": repl.measure,
     "snapshots": snapshots.measure,
+    "commits": commits.measure,
 }
 REPETITIONS = 7
 """Odd, so that the median is one of them; enough that a quiet moment is among them."""

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from effects.adapters.base import ModelAdapter
+from effects.backends import ReplFactory
 from effects.interpreter import Listener
-from effects.jobs import Edit, Parts, ReplFactory, branch, go_on, open_log
+from effects.jobs import Edit, Parts, branch, go_on, open_log
 from effects.log.base import EventLog, RunInfo
 from effects.models import model_name, resolve_adapter
 from effects.replaying import replayed, state_after
@@ -23,6 +24,7 @@ from effects.result import RunResult
 from effects.rlm import RLM, LogLike, adapters_of, context_of, log_target, run_job
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
 from rlm_fsm.options import Options
@@ -59,6 +61,7 @@ def resume(
     adapters: Mapping[str, ModelAdapter] | None = None,
     context: object = None,
     policy: Policy | None = None,
+    output_type: Any = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -72,7 +75,8 @@ def resume(
     `run_id` may be the beginning of an id. The log holds the run's options; what it can't hold is
     passed here, and `policy` when limits are to be larger. Calls whose outcome is in the log are
     not made again. Calls that were in flight are made again (``on_uncertain="retry"``) or count as
-    failed (``"fail"``). A finished run gives its result and makes no call.
+    failed (``"fail"``). A finished run gives its result and makes no call. A run whose answer has
+    a type is given it again as `output_type`.
 
     Raises `RunNotFound`, `RunBusy` when somebody else leads the run, `LogCorrupt`, `UsageError`
     for a context that is gone or has changed, `ReplayDiverged` when a cell of the session does
@@ -84,6 +88,7 @@ def resume(
         model=model,
         subcall_adapter=subcall_adapter,
         adapters=adapters,
+        output_type=output_type,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -114,6 +119,7 @@ def fork(
     adapters: Mapping[str, ModelAdapter] | None = None,
     context: object = None,
     edit: Event | Edit | None = None,
+    output_type: Any = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -144,6 +150,7 @@ def fork(
         model=model,
         subcall_adapter=subcall_adapter,
         adapters=adapters,
+        output_type=output_type,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -172,6 +179,7 @@ def replay(
     at: None = ...,
     run_code: bool = ...,
     context: object = ...,
+    output_type: Any = ...,
     repl_limits: ReplLimits | None = ...,
 ) -> RunResult: ...
 @overload
@@ -183,6 +191,7 @@ def replay(
     at: int | None = None,
     run_code: bool = False,
     context: object = None,
+    output_type: Any = None,
     repl_limits: ReplLimits | None = None,
 ) -> RunResult | RunState:
     """A run again from its log: no network, no cost, the identical result.
@@ -190,6 +199,7 @@ def replay(
     Everything that the machine derives is compared with the log, intents with the hashes of their
     effects included; with `run_code`, cells are run again and what they ask and print is compared
     too. Any difference is a `ReplayDiverged` with run, event number, expected and found.
+    With `output_type`, the result's value is of that type; else it is the plain JSON value.
     With `at`, the state after event number `at`. A run that hasn't ended gives what there is,
     with ``status="running"``.
     """
@@ -198,7 +208,14 @@ def replay(
         return state_after(target, run_id, at)
     limits = repl_limits or ReplLimits()
     opened = context_of(context)
-    return replayed(target, run_id, run_code=run_code, context=opened, repl_limits=limits)
+    return replayed(
+        target,
+        run_id,
+        run_code=run_code,
+        context=opened,
+        repl_limits=limits,
+        answer_type=None if output_type is None else answer_type(output_type),
+    )
 
 
 def runs(log: LogLike = None) -> list[RunInfo]:
@@ -217,6 +234,7 @@ def _parts(
     model: str | None,
     subcall_adapter: ModelAdapter | None,
     adapters: Mapping[str, ModelAdapter] | None,
+    output_type: Any,
     repl_backend: ReplFactory | None,
     repl_limits: ReplLimits | None,
     prices: Mapping[str, Price] | None,
@@ -241,6 +259,7 @@ def _parts(
         prices=dict(prices or {}),
         listeners=() if event_listener is None else (event_listener,),
         logger=logger or logging.getLogger("rlm_fsm"),
+        answer_type=None if output_type is None else answer_type(output_type),
     )
 
 

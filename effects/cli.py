@@ -18,6 +18,7 @@ from effects.commands import demo as demo_command
 from effects.commands import doctor as doctor_command
 from effects.commands import events as events_command
 from effects.commands import going_on as going_on_command
+from effects.commands import many as many_command
 from effects.commands import replay as replay_command
 from effects.commands import run as run_command
 from effects.commands import runs as runs_command
@@ -80,6 +81,16 @@ COMMANDS: dict[str, _Command] = {
         perform=run_command.run,
         more='examples:\n  rlm-fsm run "What was decided?" minutes/*.txt --model openai:gpt-5\n'
         "  rlm-fsm run --json --max-cost 0.50 QUERY notes/ | jq -r .output",
+    ),
+    "many": _Command(
+        help="answer many questions, each over a context, as one batch",
+        groups=many_command.GROUPS,
+        add_arguments=many_command.add_arguments,
+        perform=many_command.many,
+        more="Killed and started again, it does only what is missing: jobs whose run has ended\n"
+        "are told from the log, runs that were stopped go on.\n\nexamples:\n"
+        "  rlm-fsm many questions.jsonl reports/ --model openai:gpt-5 > answers.jsonl\n"
+        "  rlm-fsm many jobs.jsonl --budget-cost 5 --output answers.jsonl",
     ),
     "runs": _Command(
         help="list the runs of a log, newest first",
@@ -145,7 +156,7 @@ COMMANDS: dict[str, _Command] = {
         perform=demo_command.demo,
     ),
     "doctor": _Command(
-        help="say what this machine offers: versions, the sandbox's layers, what is configured",
+        help="say what this machine offers: versions, layers of the sandbox, settings",
         groups=doctor_command.GROUPS,
         add_arguments=doctor_command.add_arguments,
         perform=doctor_command.doctor,

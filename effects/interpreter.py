@@ -3,14 +3,12 @@
 It knows how to perform effects and nothing else: what is done next is the reducer's to say.
 
 1. Events that arrive together are stepped one by one, each followed by what it derives, and
-   appended in ONE transaction (up to `COMMIT_EVENTS` of them). Only then do the effects start, in
+   appended in ONE transaction (`commit_size` of them at most). Only then do the effects start, in
    the order of `step`.
 2. Each effect ends in exactly one event. Failures of the world are events; an exception that
    leaves `drive` is a fault of the log or of ours.
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
-4. Resources follow the state: a frame has a REPL from its first cell until the frame is gone.
-   Opening one is free and repeatable, so it is no effect; neither is bringing one back after a
-   resume, or after it died with a cell (`sessions`), nor writing one down for that (`saving`).
+4. Sessions follow the state, and are no effects (`keeping`).
 5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
    stopped, and the cancellation goes on to the caller.
 6. Under `Policy.max_seconds` a timer runs. When it ends, `DeadlinePassed` is an event like any
@@ -23,20 +21,21 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from effects.adapters.base import ModelAdapter
 from effects.calling import CostOf, call_model, no_cost
 from effects.context import Context
+from effects.keeping import Keeper
 from effects.log.base import EventLog
 from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
 from effects.saving import Saver
-from effects.sessions import OnChangedOutput, bring_back, rebuild
-from rlm_fsm import history
-from rlm_fsm.cells import Recorder, before
-from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from effects.sessions import OnChangedOutput
+from effects.texts import Texts
+from effects.typed import AnswerType, checked, judged
+from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
@@ -52,12 +51,10 @@ from rlm_fsm.fold import advance, pending
 from rlm_fsm.ids import ROOT, FrameId, RunId
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
-from rlm_fsm.values import CodeResult, text_hash
+from rlm_fsm.values import CodeResult
 
-COMMIT_EVENTS = 16
-"""Outcomes taken into one commit. In a wave of a hundred that end together, the first ones' places
-are taken again while the others wait: a batch of 1,000 with 100 workers took 0.34 s with it,
-0.37 s with half as many and 0.42 s with twice as many (November 2026)."""
+FEWEST_OUTCOMES, MOST_OUTCOMES = 2, 16
+"""Bounds of `commit_size`."""
 
 _logger = logging.getLogger("rlm_fsm")
 
@@ -78,6 +75,16 @@ class Listener(Protocol):
     def handle(self, event: Appended) -> None:
         """Called for each event once it is durable, in order, on the run's thread."""
         ...
+
+
+def commit_size(in_flight: int) -> int:
+    """How many outcomes one commit may take: a quarter of the calls in flight, within bounds.
+
+    Where calls that began together end together, the places of those in the first commit are taken
+    again while the others wait, so the next wave comes in parts. Smaller ones lose more on
+    a slow disk than they gain on a quick one: see ``python -m benchmarks commits``.
+    """
+    return max(FEWEST_OUTCOMES, min(MOST_OUTCOMES, in_flight // 4))
 
 
 def _no_sessions(_: Context) -> Repl:
@@ -101,10 +108,16 @@ class Interpreter:
     """Seconds that only ever rise."""
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
+    gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
+    """Held during each model call: what lets only so many through that several runs make. A call
+    that waits for it has its intent in the log already."""
     cost_of: CostOf = no_cost
     """What a reply cost that its provider doesn't tell."""
     snapshots: SnapshotRule = field(default_factory=SnapshotRule)
     """When sessions are written down, see `saving`."""
+
+    answer_type: AnswerType | None = None
+    """What the answer must be, when the run's options have a schema."""
 
     seed: str = ""
     """That of the run's first event, once it was restored."""
@@ -113,22 +126,22 @@ class Interpreter:
     _inbox: deque[Event] = field(default_factory=deque[Event])
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
-    _repls: dict[FrameId, Repl] = field(default_factory=dict[FrameId, Repl])
-    _recorder: Recorder = field(default_factory=Recorder)
-    """Cells of sessions that are to be brought back when they are first needed."""
-    _saver: Saver = field(init=False)
-    _warm: asyncio.Task[None] | None = None
-    _texts: dict[str, str] = field(default_factory=dict[str, str])
-    _sent: dict[FrameId, list[dict[str, str]]] = field(
-        default_factory=dict[FrameId, list[dict[str, str]]]
-    )
+    _sessions: Keeper = field(init=False)
+    _texts: Texts = field(default_factory=Texts)
     _threads: ThreadPoolExecutor | None = None
     _timer: asyncio.TimerHandle | None = None
     """Ends with the run's time, where that is limited."""
     _crash: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self._saver = Saver(run_id=self.run_id, log=self.log, rule=self.snapshots, clock=self.clock)
+        saver = Saver(run_id=self.run_id, log=self.log, rule=self.snapshots, clock=self.clock)
+        self._sessions = Keeper(
+            run_id=self.run_id,
+            log=self.log,
+            saver=saver,
+            on_changed_output=self.on_changed_output,
+            new=self._new_repl,
+        )
 
     def restore(self, logged: Iterable[Event]) -> None:
         """Fold what the log holds of the run, before `drive`."""
@@ -136,8 +149,8 @@ class Interpreter:
             if isinstance(event, RunStarted):
                 self.seed = event.seed
             self.state, effects = step(self.state, event)
-            self._recorder.take(self.state, event, effects)
-            self._remember_texts(event)
+            self._sessions.take(self.state, event, effects)
+            self._texts.remember(event)
 
     async def drive(self, *first: Event) -> RunState:
         """Append `first` and go on until the run is over; the last state.
@@ -147,7 +160,8 @@ class Interpreter:
         self._began = self.clock() - self.state.spent.seconds
         try:
             effects = self._commit(first) if first else pending(self.state)
-            self._warm_up()
+            if not self.state.is_over:
+                self._sessions.warm_up()
             self._watch_time()
             while not self.state.is_over:
                 effects = self._commit(await self._perform_all(effects))
@@ -166,10 +180,10 @@ class Interpreter:
         state, events, effects = advance(self.state, arrived)
         self.log.append(self.run_id, seq, events)
         self.state = state
-        self._saver.note(seq, events)
+        self._sessions.committed(seq, events)
         self._remember(events)
         self.publish(seq, events)
-        self._saver.start(self._repls, effects)
+        self._sessions.save(effects)
         return effects
 
     def publish(self, seq: int, batch: Sequence[Event]) -> None:
@@ -184,20 +198,11 @@ class Interpreter:
     def _remember(self, batch: Sequence[Event]) -> None:
         """Keep the prompts of host calls by content: effects name them by hash."""
         for event in batch:
-            self._remember_texts(event)
+            self._texts.remember(event)
         open_frames = self.state.frames
-        for gone in [frame for frame in self._sent if frame not in open_frames]:
-            del self._sent[gone]
-        for gone in [frame for frame in self._repls if frame not in open_frames]:
-            self._saver.forget(gone)
-            self._spawn(self._retire(self._repls.pop(gone)))
-
-    def _remember_texts(self, event: Event) -> None:
-        if isinstance(event, CodePaused):
-            for call in event.calls:
-                self._texts[text_hash(call.prompt)] = call.prompt
-        elif isinstance(event, CodeExecuted) and event.frame == ROOT:
-            self._texts.clear()  # no call and no sub-run outlives the root's cell
+        self._texts.forget(open_frames)
+        for repl in self._sessions.ended(open_frames):
+            self._spawn(self._retire(repl))
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -216,7 +221,8 @@ class Interpreter:
             await self._arrived.wait()
             if self._crash is not None:
                 raise self._crash
-        return [self._inbox.popleft() for _ in range(min(len(self._inbox), COMMIT_EVENTS))]
+        count = min(len(self._inbox), commit_size(self.state.in_flight))
+        return [self._inbox.popleft() for _ in range(count)]
 
     async def _feed(self, effect: Effect) -> None:
         try:
@@ -231,7 +237,7 @@ class Interpreter:
         began = self.clock()
         match effect:
             case CallModel():
-                return await self._call_model(effect, began)
+                return await self._call_model(effect)
             case RunCode():
                 return await self._run_code(effect, began, lambda repl: self._start(repl, effect))
             case ResumeCode():
@@ -240,12 +246,14 @@ class Interpreter:
                 )
             case ReadVariable():
                 return await self._read(effect)
+            case CheckAnswer():
+                return checked(effect, self.answer_type)
             case Record():
                 raise AssertionError("recorded events are appended, not performed")
             case _:
                 assert_never(effect)
 
-    async def _call_model(self, effect: CallModel, began: float) -> Event:
+    async def _call_model(self, effect: CallModel) -> Event:
         adapter = self.adapters.get(effect.adapter)
         if adapter is None:
             known = ", ".join(sorted(self.adapters))
@@ -260,28 +268,16 @@ class Interpreter:
             self._threads = ThreadPoolExecutor(
                 self.state.options.max_concurrent_subcalls + 1, thread_name_prefix="rlm-adapter"
             )
-        return await call_model(
-            adapter,
-            self._messages(effect),
-            effect,
-            threads=self._threads,
-            elapsed=lambda: (self.clock() - began, self._clock_s()),
-            cost_of=self.cost_of,
-        )
-
-    def _messages(self, effect: CallModel) -> list[dict[str, str]]:
-        """The messages of a call, as chat endpoints take them."""
-        options = self.state.options
-        if effect.purpose == "subcall":
-            prompt = self._texts[effect.prompt.hash]
-            return [m.as_dict() for m in history.subcall_messages(prompt, options)]
-        frame = self.state.frames[effect.frame]
-        messages = history.messages(frame, options)
-        if messages is not frame.messages:
-            return [message.as_dict() for message in messages]
-        sent = self._sent.setdefault(frame.id, [])
-        sent += [message.as_dict() for message in frame.messages[len(sent) :]]
-        return sent.copy()
+        async with self.gate:
+            began = self.clock()
+            return await call_model(
+                adapter,
+                self._texts.messages(self.state, effect),
+                effect,
+                threads=self._threads,
+                elapsed=lambda: (self.clock() - began, self._clock_s()),
+                cost_of=self.cost_of,
+            )
 
     def _start(self, repl: Repl, effect: RunCode) -> Awaitable[Paused | CodeResult]:
         repl.remember(self.state.frames[effect.frame].messages)
@@ -294,7 +290,7 @@ class Interpreter:
         go: Callable[[Repl], Awaitable[Paused | CodeResult]],
     ) -> Event:
         try:
-            result = await go(await self._repl(effect.frame))
+            result = await go(await self._sessions.of(effect.frame))
         except ReplUnavailable as error:
             return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
         elapsed_s = self.clock() - began
@@ -302,12 +298,13 @@ class Interpreter:
             return CodePaused(
                 frame=effect.frame,
                 call_id=effect.call_id,
-                calls=result.calls,
+                calls=judged(result.calls),
                 parallel=result.parallel,
                 elapsed_s=elapsed_s,
                 clock_s=self._clock_s(),
             )
-        rebuilt = result.repl_lost and await self._rebuild(effect.frame)
+        is_open = effect.frame in self.state.frames
+        rebuilt = result.repl_lost and is_open and await self._sessions.rebuild(effect.frame)
         return CodeExecuted(
             frame=effect.frame,
             call_id=effect.call_id,
@@ -326,7 +323,7 @@ class Interpreter:
 
     async def _read(self, effect: ReadVariable) -> Event:
         try:
-            read = await (await self._repl(effect.frame)).read(effect.name)
+            read = await (await self._sessions.of(effect.frame)).read(effect.name)
         except ReplUnavailable as error:
             return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
         return VariableRead(
@@ -340,62 +337,17 @@ class Interpreter:
 
     # -- resources ---------------------------------------------------------------------------
 
-    def _warm_up(self) -> None:
-        """Start the root's REPL while the model thinks about its first turn."""
-        if not self.state.is_over:
-            repl = self._repls[ROOT] = self.open_repl(self.context)
-            self._warm = asyncio.create_task(repl.open())
-
-    async def _repl(self, frame_id: FrameId) -> Repl:
-        if self._warm is not None and frame_id == ROOT:
-            warm, self._warm = self._warm, None
-            await warm
-        repl = self._repls.get(frame_id)
-        if repl is None:
-            repl = self._repls[frame_id] = self._new_repl(frame_id)
-        recorded = self._recorder.cells.pop(frame_id, None)
-        if recorded:
-            back = await bring_back(
-                repl,
-                recorded,
-                run_id=self.run_id,
-                frame=frame_id,
-                on_changed=self.on_changed_output,
-                log=self.log,
-            )
-            self._saver.is_back(frame_id, back)
-        self._saver.moves(frame_id)
-        return repl
-
     def _new_repl(self, frame_id: FrameId) -> Repl:
         context, frame = self.context, self.state.frames[frame_id]
         if frame_id != ROOT and frame.context is not None:
-            context = Context.from_text(self._texts[frame.context.digest])
+            context = Context.from_text(self._texts.prompt(frame.context.digest))
         return self.open_repl(context)
-
-    async def _rebuild(self, frame_id: FrameId) -> bool:
-        """Bring back a session that died with a cell, as it was before it; whether that worked."""
-        if frame_id not in self.state.frames:
-            return False
-        logged = (item.event for item in self.log.load(self.run_id))
-        cells = before(logged, frame_id)
-        if await rebuild(self._repls[frame_id], cells, run_id=self.run_id, frame=frame_id):
-            return True
-        await self._close_repl(self._repls[frame_id])
-        self._repls[frame_id] = self._new_repl(frame_id)
-        return False
 
     async def _retire(self, repl: Repl) -> None:
         try:
-            await self._close_repl(repl)
+            await self._sessions.close(repl)
         finally:
             self._ended()
-
-    async def _close_repl(self, repl: Repl) -> None:
-        try:
-            await repl.close()
-        except Exception:
-            _logger.exception("closing a REPL failed")
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         """Start a task; it must end in `_ended`."""
@@ -414,19 +366,15 @@ class Interpreter:
             self._commit([Cancelled(reason=reason, clock_s=self._clock_s())])
 
     async def _release(self) -> None:
-        """Stop what is in flight and close every REPL, also while being cancelled."""
+        """Stop what is in flight and end every session, also while being cancelled."""
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [*self._tasks, *([self._warm] if self._warm else [])]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         with suppress(asyncio.CancelledError):
-            await self._saver.stop()
-        with suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks, return_exceptions=True)
-        for repl in self._repls.values():
-            await self._close_repl(repl)
-        self._repls.clear()
+        await self._sessions.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

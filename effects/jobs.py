@@ -5,26 +5,29 @@ drives it, and its end becomes a result or an error.
 """
 
 import asyncio
+import json
 import logging
 import math
 import platform
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
+from effects.backends import ReplFactory, repl_factory
 from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again
-from effects.repls.base import Repl, ReplLimits, ReplSettings, SnapshotRule
+from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
+from effects.typed import AnswerType
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import (
     LIMIT_ERRORS,
@@ -47,7 +50,6 @@ from rlm_fsm.state import RunState
 _NEVER = SnapshotRule(after_s=math.inf)
 """For logs that nobody can resume from: they are gone with the run."""
 
-ReplFactory = Callable[[Context], Repl]
 Edit = Callable[[Event], Event]
 
 
@@ -65,6 +67,12 @@ class Parts:
     listeners: tuple[Listener, ...] = ()
     logger: logging.Logger
     store_context_chars: int = kept.STORE_CONTEXT_CHARS
+    gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
+    """See `Interpreter.gate`."""
+    answer_type: AnswerType | None = None
+    """What answers must be; made from `output_type`."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Recorded with the environment: what the run belongs to."""
 
     def backend(self, options: Options) -> str | ReplFactory:
         """The backend of a run with these options."""
@@ -79,12 +87,15 @@ class Parts:
             "system": f"{platform.system()} {platform.machine()}",
             **({"repl": backend} if self.repl_backend is not None else {}),
             **{f"adapter.{name}": describe(a) for name, a in sorted(self.adapters.items())},
+            **self.labels,
         }
 
 
-async def begin(parts: Parts, query: str, context: Context, options: Options) -> RunResult:
-    """A new run, from the question to the answer."""
-    run_id = new_run_id()
+async def begin(
+    parts: Parts, query: str, context: Context, options: Options, run_id: RunId | None = None
+) -> RunResult:
+    """A new run, from the question to the answer; under a new name unless one is given."""
+    run_id = run_id or new_run_id()
     sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
     with ExitStack() as stack:
         log = open_log(parts.log, stack)
@@ -123,13 +134,13 @@ async def go_on(
         name = log.find(run_id)
         stack.enter_context(log.lead(name))
         _check_begun(log, name)
-        interpreter = _interpreter(parts, log, name)
-        interpreter.on_changed_output = on_changed_output
+        interpreter = _interpreter(parts, log, name, on_changed_output)
         interpreter.restore(logged.event for logged in log.load(name))
         state = interpreter.state
         if state.status == "finished":
             return _ended(parts, interpreter)
         _check_limit(state, policy)
+        _check_type(name, parts.answer_type, state.options.answer_schema)
         options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
@@ -162,8 +173,7 @@ async def branch(
         events = [logged.event for logged in log.load(parent, until=at)]
         if not 1 <= at == len(events):
             raise UsageError(f"at={at}: the run {parent} has events 1 to {len(events)}")
-        interpreter = _interpreter(parts, log, fork)
-        interpreter.on_changed_output = on_changed_output
+        interpreter = _interpreter(parts, log, fork, on_changed_output)
         boundary = at - 1 if edit is not None else last_boundary(events)
         tail = events[boundary : boundary + 1]
         if edit is not None:
@@ -172,6 +182,10 @@ async def branch(
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
+        if parts.answer_type is not None:
+            changes = {**changes, "answer_schema": parts.answer_type.schema}
+        elif before.seq:
+            _check_type(parent, None, before.options.answer_schema)
         backend = parts.backend(replace(before.options, **changes))
         sandbox = await sandboxes.checked(backend, parts.repl_limits)
         environment = {**parts.environment(), **sandbox}
@@ -252,45 +266,18 @@ def new_run_id() -> RunId:
     return RunId(f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{tail}")
 
 
-def repl_factory(
-    backend: str | ReplFactory, limits: ReplLimits, options: Options, seed: str = ""
-) -> ReplFactory:
-    """What opens the sessions of a run. `seed` is that of its first event."""
-    settings = ReplSettings(
-        limits=limits,
-        parallel_subcalls=options.parallel_subcalls,
-        subcall_error=options.profile.subcall_error,
-        batch_error=options.profile.batch_error,
-        variables=options.profile.variables,
-        seed=seed,
-    )
-    match backend:
-        case "python":
-            from effects.repls.python import PythonRepl
-
-            return lambda context: PythonRepl(context, settings)
-        case "monty":
-            from effects.repls.monty import MontyRepl
-
-            return lambda context: MontyRepl(context, settings)
-        case str():
-            raise UsageError(f"repl_backend={backend!r}: choose 'python' or 'monty'")
-        case _ if callable(backend):
-            return backend
-        case _:
-            raise UsageError(
-                f"repl_backend={backend!r}: pass 'python', 'monty', or a function from a Context "
-                "to a Repl"
-            )
-
-
-def _interpreter(parts: Parts, log: EventLog, run_id: RunId) -> Interpreter:
+def _interpreter(
+    parts: Parts, log: EventLog, run_id: RunId, on_changed_output: OnChangedOutput = "raise"
+) -> Interpreter:
     return Interpreter(
         run_id=run_id,
         log=log,
         adapters=parts.adapters,
         listeners=parts.listeners,
+        on_changed_output=on_changed_output,
         snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
+        gate=parts.gate,
+        answer_type=parts.answer_type,
     )
 
 
@@ -337,6 +324,22 @@ def _check_limit(state: RunState, policy: Policy | None) -> None:
         )
 
 
+def _check_type(run_id: RunId, given: AnswerType | None, schema: str | None) -> None:
+    """Refuse to go on without the type of the run's answer, or with another one."""
+    if schema is None and given is None:
+        return
+    if given is None:
+        raise UsageError(
+            f"the answer of run {run_id} has a type, which the log can't hold: pass output_type= "
+            f"again, whose JSON schema is {schema}"
+        )
+    if schema is None or json.loads(schema) != json.loads(given.schema):
+        raise UsageError(
+            f"output_type={given.name} isn't what run {run_id} was asked for "
+            f"({schema or 'an answer in words'}): pass that, or fork the run at event 1"
+        )
+
+
 def _edited(event: Event, edit: Event | Edit, at: int) -> Event:
     """Event `at` in its edited form: of the same kind, and an outcome of the world."""
     if isinstance(event, DERIVED):
@@ -373,7 +376,7 @@ def _ended(parts: Parts, interpreter: Interpreter) -> RunResult:
     def read() -> list[Event]:
         return read_events(source, run_id)
 
-    result = result_of(run_id, state, read)
+    result = result_of(run_id, state, read, parts.answer_type)
     if state.status != "failed" or state.cause == "guard":
         return result
     why = (state.error or "it failed").rstrip(".")

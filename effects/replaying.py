@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from effects import kept
+from effects.backends import repl_factory
 from effects.context import Context
-from effects.jobs import open_log, repl_factory
+from effects.jobs import open_log
 from effects.log.base import EventLog, Logged
 from effects.repls.base import ReplLimits
 from effects.result import RunResult, result_of
 from effects.sessions import bring_back
+from effects.typed import AnswerType
 from rlm_fsm.cells import Recorder
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged, UsageError
 from rlm_fsm.event import CodePaused, Event, RunStarted
@@ -32,6 +34,7 @@ def replayed(
     run_code: bool,
     context: Context | None,
     repl_limits: ReplLimits,
+    answer_type: AnswerType | None = None,
 ) -> RunResult:
     """The result of a run as its log gives it; ``running`` for one that hasn't ended."""
     with ExitStack() as stack:
@@ -42,7 +45,7 @@ def replayed(
         state = folded(log.load(name), name, recorder, events)
         if run_code:
             asyncio.run(_run_again(log, name, state, recorder, events, context, repl_limits))
-    return result_of(name, state, lambda: events)
+    return result_of(name, state, lambda: events, answer_type)
 
 
 def folded(

@@ -1,10 +1,12 @@
 """What a run gives back."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from effects.typed import AnswerType
 from rlm_fsm.event import Event, Status
 from rlm_fsm.ids import RunId
 from rlm_fsm.state import RunState
@@ -54,7 +56,9 @@ class RunResult:
     """Sum of the known costs; None when none is known. Of how many calls the cost is unknown says
     `RunUsage.unpriced_calls`."""
     value: Any = None
-    """The answer as an object, when a type was asked for; None otherwise."""
+    """The answer as an object of the type that was asked for (`output_type`); the plain JSON value
+    where the type wasn't given again, as by `replay` without it. None without a type, and when no
+    answer fitted."""
     _events: Callable[[], list[Event]] = field(repr=False, compare=False)
 
     @cached_property
@@ -86,8 +90,13 @@ def usage_of(state: RunState) -> RunUsage:
     )
 
 
-def result_of(run_id: RunId, state: RunState, events: Callable[[], list[Event]]) -> RunResult:
-    """The result of a run that is over."""
+def result_of(
+    run_id: RunId,
+    state: RunState,
+    events: Callable[[], list[Event]],
+    answer_type: AnswerType | None = None,
+) -> RunResult:
+    """The result of a run that is over. Raises `UsageError` for a type that its answer isn't of."""
     return RunResult(
         run_id=run_id,
         output=state.output,
@@ -96,5 +105,12 @@ def result_of(run_id: RunId, state: RunState, events: Callable[[], list[Event]])
         error=state.error,
         usage=usage_of(state),
         cost_usd=state.spent.cost_usd,
+        value=_value(state.value, answer_type),
         _events=events,
     )
+
+
+def _value(kept: str | None, answer_type: AnswerType | None) -> Any:
+    if kept is None:
+        return None
+    return json.loads(kept) if answer_type is None else answer_type.value_of(kept)

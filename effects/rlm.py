@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from effects.adapters.base import ModelAdapter
+from effects.backends import ReplFactory, repl_factory
 from effects.context import Context
 from effects.interpreter import Appended, Listener
-from effects.jobs import Parts, ReplFactory, begin, go_on, repl_factory
+from effects.jobs import Parts, begin, go_on
 from effects.kept import STORE_CONTEXT_CHARS
 from effects.log.base import EventLog
 from effects.models import check_adapter, describe, model_name, resolve_adapter
@@ -22,6 +23,7 @@ from effects.repls.base import ReplLimits
 from effects.result import RunResult
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
@@ -30,6 +32,7 @@ from rlm_fsm.price import Price
 from rlm_fsm.profile import Profile
 from rlm_fsm.profiles import profile_of
 
+T = TypeVar("T")
 LogLike = str | os.PathLike[str] | EventLog | None
 Job = Callable[[], Coroutine[Any, Any, RunResult]]
 """A run that has been checked and not started."""
@@ -78,6 +81,8 @@ class RLM:
         auto_finalize_var: str | None = None,
         auto_finalize_min_length: int = 0,
         tell_budget: bool = True,
+        output_type: Any = None,
+        output_retries: int = 3,
         prices: Mapping[str, Price] | None = None,
         event_listener: Listener | None = None,
         logger: logging.Logger | None = None,
@@ -94,6 +99,7 @@ class RLM:
             listeners=() if event_listener is None else (event_listener,),
             logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
+            answer_type=None if output_type is None else answer_type(output_type),
         )
         self.options = Options(
             policy=policy or Policy(),
@@ -122,6 +128,8 @@ class RLM:
             auto_finalize_var=auto_finalize_var,
             auto_finalize_min_length=auto_finalize_min_length,
             tell_budget=tell_budget,
+            answer_schema=self.parts.answer_type and self.parts.answer_type.schema,
+            output_retries=output_retries,
             prices=prices_of(self.parts.adapters, prices),
         )
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)
@@ -207,7 +215,7 @@ def log_target(log: LogLike) -> str | EventLog:
     return log
 
 
-def run_job(job: "Job") -> RunResult:
+def run_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
     caller's loop is running."""
     try:
@@ -233,18 +241,18 @@ def context_of(value: object) -> Context | None:
     return None if value is None else Context.of(value)
 
 
-def _in_thread(job: Job) -> RunResult:
+def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run in a thread with a loop of its own: the caller's loop is running already.
 
     Whatever interrupts the wait (Ctrl-C above all) cancels the run, and is raised once the run
     has ended.
     """
-    results: list[RunResult] = []
+    results: list[T] = []
     errors: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     ended = threading.Event()
 
-    async def main() -> RunResult:
+    async def main() -> T:
         task = asyncio.current_task()
         assert task is not None, "this is a task"
         running.append((asyncio.get_running_loop(), task))

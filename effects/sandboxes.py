@@ -4,8 +4,10 @@ The `python` backend is asked by starting a session, once for each program; `mon
 every machine; of a backend of the caller's own nothing is known.
 """
 
+import sys
+
 from effects.context import Context
-from effects.repls.base import ReplLimits, ReplSettings, ReplUnavailable
+from effects.repls.base import NEEDS_LINUX, ReplLimits, ReplSettings, ReplUnavailable
 from effects.sandbox.report import MONTY, Report
 from rlm_fsm.errors import UsageError
 
@@ -16,6 +18,8 @@ async def report(backend: object, limits: ReplLimits) -> Report | None:
         return MONTY
     if backend != "python":
         return None
+    if sys.platform != "linux":
+        raise ReplUnavailable(NEEDS_LINUX)
     from effects.repls import _isolation
     from effects.repls.python import PythonRepl
 

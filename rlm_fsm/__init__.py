@@ -59,6 +59,10 @@ if TYPE_CHECKING:
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
     from effects.log.sqlite import SqliteLog
+    from effects.many.budget import Budget
+    from effects.many.job import Job
+    from effects.many.rows import JobResult, ManyResult
+    from effects.many.run import arun_many, run_many, stream_many
     from effects.repls.base import ReplLimits, SnapshotRule
     from effects.result import RunResult, RunUsage
 
@@ -79,6 +83,13 @@ _SHELL = {
     "EventLog": "effects.log.base",
     "RunInfo": "effects.log.base",
     "SqliteLog": "effects.log.sqlite",
+    "Budget": "effects.many.budget",
+    "Job": "effects.many.job",
+    "JobResult": "effects.many.rows",
+    "ManyResult": "effects.many.rows",
+    "arun_many": "effects.many.run",
+    "run_many": "effects.many.run",
+    "stream_many": "effects.many.run",
     "ModelAdapter": "effects.adapters.base",
     "AdapterError": "effects.adapters.base",
     "FakeAdapter": "effects.adapters.fake",
@@ -96,17 +107,21 @@ __all__ = [
     "TRANSITIONS",
     "AdapterError",
     "Appended",
+    "Budget",
     "Context",
     "EventLog",
     "FakeAdapter",
     "FakeRule",
     "Frame",
     "IllegalEvent",
+    "Job",
+    "JobResult",
     "LogConflict",
     "LogCorrupt",
     "LogError",
     "LogForeign",
     "LogNewer",
+    "ManyResult",
     "MaxCostExceeded",
     "MaxRecursionExceeded",
     "MaxSecondsExceeded",
@@ -144,15 +159,18 @@ __all__ = [
     "UsageError",
     "__version__",
     "arun",
+    "arun_many",
     "fold",
     "fork",
     "pending",
     "replay",
     "resume",
     "run",
+    "run_many",
     "runs",
     "state_at",
     "step",
+    "stream_many",
 ]
 
 

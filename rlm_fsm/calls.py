@@ -22,7 +22,7 @@ from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
 from rlm_fsm.event import EffectStarted, LimitReached, ModelFailed, ModelReplied
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT, CallId, FrameId, frame_of
+from rlm_fsm.ids import ROOT, CallId, FrameId, first_of, frame_of
 from rlm_fsm.options import Options
 from rlm_fsm.policy import (
     Breach,
@@ -169,11 +169,14 @@ def deliver(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
     frame = state.frames[frame_of(call_id)]
     pause = frame.pause
     assert pause is not None, "only a waiting frame has calls to be answered"
+    call_id = first_of(call_id)
     answers = pause.answers.set(call_id, outcome)
     if pause.missing == 1:
         outcomes = tuple(answers[asked] for asked in pause.asked)
         return resume(state, frame, outcomes)
     waiting = evolve(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
+    if call_id in pause.typed:
+        waiting = evolve(waiting, typed=pause.typed.remove(call_id))
     state = put(state, evolve(frame, pause=waiting))
     if pause.backlog:
         return enqueue(state, pause.backlog[:1])

@@ -8,7 +8,7 @@ which the frame's session was empty. A cell with which its session died is not a
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlm_fsm.effect import Effect, ResumeCode, RunCode
 from rlm_fsm.event import CodeExecuted, CodePaused, Event
@@ -60,7 +60,9 @@ class Recorder:
     def take(self, state: RunState, event: Event, effects: tuple[Effect, ...]) -> None:
         """Note one step: the state after it, the event, and what it caused."""
         if isinstance(event, CodePaused):
-            pause = RecordedPause(state.seq, event.calls, event.parallel)
+            # A fault is the host's finding: no part of what the code asked.
+            calls = tuple(replace(call, fault="") if call.fault else call for call in event.calls)
+            pause = RecordedPause(state.seq, calls, event.parallel)
             self.cells[event.frame][-1].pauses.append(pause)
         elif isinstance(event, CodeExecuted):
             self._end(event, state.seq)

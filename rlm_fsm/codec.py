@@ -50,6 +50,7 @@ VERSIONS: dict[str, int] = {
     "CodeExecuted": 1,
     "ReplFailed": 1,
     "VariableRead": 1,
+    "AnswerChecked": 1,
     "GuardTripped": 1,
     "LimitReached": 1,
     "RunResumed": 2,

@@ -9,6 +9,7 @@ that caused them are durable. Each ends in exactly one outcome event:
 | `CallModel` | `ModelReplied` or `ModelFailed` |
 | `RunCode`, `ResumeCode` | `CodePaused`, `CodeExecuted` or `ReplFailed` |
 | `ReadVariable` | `VariableRead` or `ReplFailed` |
+| `CheckAnswer` | `AnswerChecked` |
 | `Record` | its own event, in the commit of the event that caused it |
 """
 
@@ -70,6 +71,20 @@ class ReadVariable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckAnswer:
+    """Check whether an answer fits the type that was asked for. Free and repeatable."""
+
+    frame: FrameId
+    call_id: CallId
+    """A check of the frame's, or the subcall whose reply is checked."""
+    text: str
+    data: str | None = None
+    """The value itself as JSON, where code has handed it over; `text` is how it prints."""
+    schema: str | None = None
+    """JSON schema of a subcall; None for the root's answer, whose type the shell has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Append an event that the reducer derived, in the commit of the event that caused it."""
 
@@ -77,6 +92,13 @@ class Record:
     """A failure only of a call that was in flight when the run stopped, see `RunResumed`."""
 
 
-Effect = CallModel | RunCode | ResumeCode | ReadVariable | Record
-EFFECTS: tuple[type[Effect], ...] = (CallModel, RunCode, ResumeCode, ReadVariable, Record)
+Effect = CallModel | RunCode | ResumeCode | ReadVariable | CheckAnswer | Record
+EFFECTS: tuple[type[Effect], ...] = (
+    CallModel,
+    RunCode,
+    ResumeCode,
+    ReadVariable,
+    CheckAnswer,
+    Record,
+)
 """Every kind."""

@@ -19,7 +19,7 @@ from typing import Literal
 
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
-from rlm_fsm.values import CodeError, ContextInfo, GivenFinal, HostCall, Usage, Variable
+from rlm_fsm.values import CodeError, ContextInfo, GivenFinal, HostCall, Problem, Usage, Variable
 
 Status = Literal["running", "finished", "partial", "failed", "cancelled"]
 """How a run stands; see `RunFinished.status`."""
@@ -174,6 +174,21 @@ class VariableRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerChecked:
+    """An answer, or the reply of a subcall that has a schema, was checked against its type."""
+
+    frame: FrameId
+    call_id: CallId
+    """The check, or the call whose reply was checked."""
+    value: str | None = None
+    """The value that was accepted, as JSON; None when nothing fits."""
+    problems: tuple[Problem, ...] = ()
+    """What doesn't fit, the first few."""
+    more_problems: int = 0
+    """How many more there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GuardTripped:
     """A reply or an answer was refused, with a reason for the model. Derived."""
 
@@ -245,6 +260,8 @@ class RunFinished:
     """What ended it, for ``failed`` and ``cancelled``."""
     cause: str | None = None
     """Whose fault, for ``failed``: ``limit``, ``guard``, ``repl``, or a `ModelFailed.error`."""
+    value: str | None = None
+    """The answer as JSON, when a type was asked for and the answer fits it."""
     frame: FrameId = ROOT
 
 
@@ -257,6 +274,7 @@ Event = (
     | CodeExecuted
     | ReplFailed
     | VariableRead
+    | AnswerChecked
     | RunResumed
     | Cancelled
     | DeadlinePassed
@@ -275,6 +293,7 @@ EVENTS: tuple[type[Event], ...] = (
     CodeExecuted,
     ReplFailed,
     VariableRead,
+    AnswerChecked,
     GuardTripped,
     LimitReached,
     RunResumed,

@@ -14,7 +14,7 @@ Which lines of a reply may hold one is `reply`'s business; here one is read. The
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import Literal
 
@@ -65,7 +65,8 @@ class Final:
     answer: Answer | None = None
     fault: Fault | None = None
     is_expression: bool = False
-    """Whether it is ``FINAL(...)`` around Python that isn't a mere literal."""
+    """Whether it is ``FINAL(...)`` around Python that isn't a mere literal, or ``FINAL_VAR(...)``
+    around Python that isn't a name either."""
 
 
 def finals(text: str, start: int, end: int) -> Iterator[Final]:
@@ -114,7 +115,10 @@ def _call(match: re.Match[str], end: int, inner: str) -> Final:
     inner = inner.strip()
     plain = _unquoted(inner)
     if match["var"]:
-        return _variable_answer(match, end, inner if plain is None else plain)
+        found = _variable_answer(match, end, inner if plain is None else plain)
+        if found.fault == "bad_name" and plain is None and _is_expression(inner):
+            return replace(found, is_expression=True)
+        return found
     if plain is not None:
         return _text_answer(match, end, plain)
     return _text_answer(match, end, inner, is_expression=_is_expression(inner))

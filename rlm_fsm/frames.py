@@ -6,10 +6,11 @@ its parent's cell waits for.
 """
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from pyrsistent import pmap
 
-from rlm_fsm import budget_line, history
+from rlm_fsm import budget_line, history, typed
 from rlm_fsm.calls import (
     Step,
     breach,
@@ -24,9 +25,18 @@ from rlm_fsm.calls import (
     takes_a_place,
     wait,
 )
-from rlm_fsm.effect import CallModel, Purpose, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.effect import (
+    CallModel,
+    CheckAnswer,
+    Purpose,
+    ReadVariable,
+    Record,
+    ResumeCode,
+    RunCode,
+)
 from rlm_fsm.event import CodePaused, LimitReached, RunFinished, Status
 from rlm_fsm.evolve import evolve
+from rlm_fsm.forecast import forecast
 from rlm_fsm.ids import (
     ROOT,
     CallId,
@@ -52,13 +62,16 @@ def open_frame(
     system = options.root_system if is_root else options.recursive_system
     if options.system_prompt_supplement:
         system = f"{system}\n\n{options.system_prompt_supplement}"
+    task = first_message(options.profile, query, context, max_steps)
+    if is_root and options.answer_schema is not None:
+        task = f"{task}\n\n{typed.answer_shape(options.profile, options.answer_schema)}"
     frame = Frame(
         id=frame_id,
         phase=Phase.ASKING,
         max_steps=max_steps,
         adapter="root" if is_root else "subcall",
         context=context,
-        news=first_message(options.profile, query, context, max_steps),
+        news=task,
     )
     return history.append(frame, Message("system", system))
 
@@ -108,12 +121,13 @@ def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     return end_child(state, frame, Outcome("limit", f"the sub-run reached its limit {allowed}"))
 
 
-def answer(state: RunState, frame: Frame, text: str) -> Step:
-    """End a frame with an answer; one that was closing ends as partial."""
+def answer(state: RunState, frame: Frame, text: str, value: str | None = None) -> Step:
+    """End a frame with an answer; one that was closing ends as partial. `value` is the answer as
+    JSON, where it has a type and fits it."""
     if frame.id != ROOT:
         return end_child(state, frame, Outcome("text", text))
     status: Status = "finished" if frame.limit is None else "partial"
-    return finish(state, frame, text, status=status, limit=frame.limit)
+    return finish(state, frame, text, status=status, limit=frame.limit, value=value)
 
 
 def finish(
@@ -125,10 +139,13 @@ def finish(
     limit: str | None = None,
     error: str | None = None,
     cause: str | None = None,
+    value: str | None = None,
 ) -> Step:
     """End the run: derive `RunFinished`."""
     phase = Phase.FAILED if status == "failed" else Phase.DONE
-    event = RunFinished(status=status, output=output, limit=limit, error=error, cause=cause)
+    event = RunFinished(
+        status=status, output=output, limit=limit, error=error, cause=cause, value=value
+    )
     return put(state, evolve(frame, phase=phase)), (Record(event=event),)
 
 
@@ -173,9 +190,9 @@ def watched(options: Options) -> str:
     return options.auto_finalize_var or "answer"
 
 
-def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable, ...]:
-    """The cells and reads that frames wait for."""
-    found: list[RunCode | ResumeCode | ReadVariable] = []
+def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable | CheckAnswer, ...]:
+    """The cells, reads and checks that frames wait for."""
+    found: list[RunCode | ResumeCode | ReadVariable | CheckAnswer] = []
     for name in sorted(state.frames):
         frame = state.frames[name]
         if frame.phase is Phase.RUNNING:
@@ -183,6 +200,7 @@ def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable, ...
         elif frame.reading is not None:
             read = read_id(frame.id, frame.reads)
             found.append(ReadVariable(frame=frame.id, call_id=read, name=frame.reading))
+        found += typed.under_way(frame)
     return tuple(found)
 
 
@@ -206,17 +224,20 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     spent = evolve(state.spent, subcalls=state.spent.subcalls + len(unique))
     state = evolve(state, spent=spent)
     calls: list[CallModel] = []
+    shaped = typed.begun(unique, state.options.profile)
     for call_id, call in unique.items():
         if _recurses(frame, call, state.options):
             state, first = _open_child(state, child_frame(call_id), call)
             calls.append(first)
         else:
-            calls.append(_subcall(frame.id, call_id, call, state.options))
+            prompt = shaped[call_id].prompt if call_id in shaped else call.prompt
+            calls.append(_subcall(frame.id, call_id, call, prompt, state.options))
     waiting = Pause(
         asked=tuple(asked),
         answers=pmap(known),
         missing=len(calls),
         backlog=() if event.parallel else tuple(calls[1:]),
+        typed=shaped,
     )
     return wait(state, frame, waiting, tuple(calls) if event.parallel else tuple(calls[:1]))
 
@@ -225,8 +246,19 @@ def _known(
     state: RunState, frame: Frame, calls: Mapping[CallId, HostCall]
 ) -> dict[CallId, Outcome]:
     """The outcomes of the calls that the state itself answers."""
-    asking = [call_id for call_id, call in calls.items() if call.kind == "budget"]
-    return {call_id: Outcome("text", budget_line.report(state, frame)) for call_id in asking}
+    found: dict[CallId, Outcome] = {}
+    for call_id, call in calls.items():
+        match call.kind:
+            case "subcall":
+                if call.fault:
+                    found[call_id] = Outcome("error", call.fault)
+            case "budget":
+                found[call_id] = Outcome("text", budget_line.report(state, frame))
+            case "forecast":
+                found[call_id] = forecast(state, call)
+            case _:
+                assert_never(call.kind)
+    return found
 
 
 def _with_budget(state: RunState, frame: Frame) -> Frame:
@@ -271,6 +303,8 @@ def _merge(
 
 
 def _recurses(frame: Frame, call: HostCall, options: Options) -> bool:
+    if call.schema is not None:
+        return False
     wanted = options.recursive_subcalls if call.recursive is None else call.recursive
     return wanted and depth_of(frame.id) < options.depth_limit
 
@@ -290,12 +324,14 @@ def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[Run
     return put(state, told), first
 
 
-def _subcall(frame_id: FrameId, call_id: CallId, call: HostCall, options: Options) -> CallModel:
+def _subcall(
+    frame_id: FrameId, call_id: CallId, call: HostCall, prompt: str, options: Options
+) -> CallModel:
     return CallModel(
         frame=frame_id,
         call_id=call_id,
         purpose="subcall",
-        prompt=TextRef.of(call.prompt),
+        prompt=TextRef.of(prompt),
         max_tokens=call.max_tokens or options.subcall_max_tokens,
         adapter=call.model or "subcall",
     )

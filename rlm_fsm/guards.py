@@ -63,6 +63,11 @@ def too_many_invalid(frame: Frame, options: Options) -> bool:
     return limit is not None and frame.invalid >= limit
 
 
+def too_many_misfits(frame: Frame, options: Options) -> bool:
+    """Whether so many answers did not fit the type asked for that the frame gives up."""
+    return frame.misfits > options.output_retries
+
+
 def too_many_errors(frame: Frame, options: Options) -> bool:
     """Whether so many cells raised that the frame gives up."""
     limit = options.repl_error_limit

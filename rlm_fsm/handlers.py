@@ -10,7 +10,7 @@ is read more often than it is written.
 
 from returns.pipeline import is_successful
 
-from rlm_fsm import calls, frames, guards, history, verdicts
+from rlm_fsm import calls, checks, frames, guards, history, verdicts
 from rlm_fsm.calls import Step, put
 from rlm_fsm.effect import Record
 from rlm_fsm.event import (
@@ -29,11 +29,12 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT
+from rlm_fsm.ids import ROOT, first_of
 from rlm_fsm.profile import Profile
 from rlm_fsm.reply import TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
 from rlm_fsm.state import Frame, Phase, RunState
+from rlm_fsm.typed import typed_calls
 from rlm_fsm.values import Message, Outcome, text_hash
 from rlm_fsm.wording import refusal_message
 
@@ -110,13 +111,16 @@ def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) 
 
     To give up is to run the fallback code, once, where there is any, and else to fail.
     """
-    counts = event.guard not in ("missing_variable", "unreadable_variable")
+    counts = event.guard not in ("missing_variable", "unreadable_variable", "answer_type")
     words = state.options.profile
     told = refusal_message(words, event.reason, frame.turns_used, frame.max_steps)
     news = f"{frame.news}\n\n{told}".lstrip()
     frame = evolve(frame, invalid=frame.invalid + counts, news=news)
     if guards.too_many_invalid(frame, state.options):
         error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
+        return verdicts.give_up(state, frame, error)
+    if event.guard == "answer_type" and guards.too_many_misfits(frame, state.options):
+        error = f"gave up after {frame.misfits} answers of the wrong type; the last: {event.reason}"
         return verdicts.give_up(state, frame, error)
     return frames.ask(state, frame)
 
@@ -196,9 +200,14 @@ def on_waiting_effect_started(state: RunState, _: Frame, __: EffectStarted) -> S
     return state, ()
 
 
-def on_waiting_model_replied(state: RunState, _: Frame, event: ModelReplied) -> Step:
-    """A subcall is answered: the next queued call starts; the last answer resumes the cell."""
+def on_waiting_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
+    """A subcall is answered: the next queued call starts; the last answer resumes the cell.
+
+    A reply that must fit a schema is checked first.
+    """
     state, call = calls.ended(state, event)
+    if first_of(call.call_id) in typed_calls(frame):
+        return _then_pump(checks.check_reply(state, frame, call, visible(event.text)))
     return _then_pump(calls.deliver(state, call.call_id, Outcome("text", visible(event.text))))
 
 
@@ -218,7 +227,7 @@ def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead)
         words = state.options.profile
         refusal = guards.missing_variable(words, event.name, event.names, event.error)
         return verdicts.refuse(state, frame, refusal)
-    return frames.answer(state, frame, event.text)
+    return verdicts.answered(state, frame, event.text)
 
 
 def on_reading_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
@@ -247,29 +256,29 @@ def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied)
     reply = parsed.value_or(None)
     match reply.answer if reply else None:
         case TextAnswer(text):
-            return _then_pump(frames.answer(state, frame, text))
+            return _then_pump(verdicts.answered(state, frame, text))
         case VariableAnswer(name):
             return _then_pump(verdicts.read_variable(state, frame, name))
         case None:
             best = frame.best if reply else ""
-            return _then_pump(frames.answer(state, frame, best or visible(event.text)))
+            return _then_pump(verdicts.answered(state, frame, best or visible(event.text)))
 
 
 def on_closing_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
     """The frame ends with the best answer that it has."""
     state, _ = calls.ended(state, event)
-    return _then_pump(frames.answer(state, frame, frame.best))
+    return _then_pump(verdicts.answered(state, frame, frame.best))
 
 
 def on_closing_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
     """The value is the answer; a missing variable leaves the best one so far."""
     text = frame.best if event.text is None else event.text
-    return frames.answer(state, evolve(frame, reading=None), text)
+    return verdicts.answered(state, evolve(frame, reading=None), text)
 
 
 def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step:
     """The frame ends with the best answer that it has."""
-    return frames.answer(state, evolve(frame, reading=None), frame.best)
+    return verdicts.answered(state, evolve(frame, reading=None), frame.best)
 
 
 # -- going on -------------------------------------------------------------------------------------
@@ -300,7 +309,7 @@ def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> S
     """
     cause = state.cause
     state = _going_on(state, frame, event)
-    frame = evolve(state.root, invalid=0, errors=0, repeats=0)
+    frame = evolve(state.root, invalid=0, errors=0, repeats=0, misfits=0)
     if cause == "repl" and frame.cell is not None:
         running = evolve(frame, phase=Phase.RUNNING)
         return put(state, running), (frames.run_effect(state, running),)
@@ -336,6 +345,7 @@ def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
         limit=event.limit,
         error=event.error,
         cause=event.cause,
+        value=event.value,
     )
     return over, ()
 
@@ -374,6 +384,7 @@ def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
         limit=None,
         error=None,
         cause=None,
+        value=None,
         uncertain=0 if event.is_fork else state.uncertain,
     )
     return calls.reserved_anew(put(state, frame))

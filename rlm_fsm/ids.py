@@ -7,7 +7,9 @@ the same names:
 - frame ``0`` is the root; ``0.2`` is the recursive sub-run started by its second host call;
 - ``0.m3`` is the third model turn of frame ``0``;
 - ``0.c3`` is its third cell, ``0.r1`` its first read of a variable;
-- ``0.2`` is its second host call (and, when that call recurses, the frame it opens).
+- ``0.k1`` is its first check of an answer's type;
+- ``0.2`` is its second host call (and, when that call recurses, the frame it opens), ``0.2~2`` the
+  second attempt at it, when the first reply did not fit its schema.
 """
 
 from typing import NewType
@@ -34,9 +36,24 @@ def read_id(frame: FrameId, number: int) -> CallId:
     return CallId(f"{frame}.r{number}")
 
 
+def check_id(frame: FrameId, number: int) -> CallId:
+    """The `number`-th answer of a frame whose type is checked, counted from 1."""
+    return CallId(f"{frame}.k{number}")
+
+
 def host_call_id(frame: FrameId, number: int) -> CallId:
     """The `number`-th call that a frame's code makes to the host, counted from 1."""
     return CallId(f"{frame}.{number}")
+
+
+def attempt_id(call_id: CallId, number: int) -> CallId:
+    """The `number`-th attempt at a host call; the first has the call's own name."""
+    return CallId(f"{call_id}~{number}")
+
+
+def first_of(call_id: CallId) -> CallId:
+    """The host call that an attempt belongs to; any other id is its own."""
+    return CallId(call_id.partition("~")[0])
 
 
 def child_frame(call_id: CallId) -> FrameId:

@@ -77,6 +77,10 @@ class Options:
     """Whether the model is told each turn, in a line, what is left of limits that matter."""
     prices: tuple[AdapterPrice, ...] = ()
     """What the run's models charge, as far as it is known; made from the argument `prices`."""
+    answer_schema: str | None = None
+    """JSON schema that the root's answer must fit; made from the argument `output_type`."""
+    output_retries: int = 3
+    """Answers that don't fit before the run gives up is this number and one more."""
     rules: int = RULES
     """No argument: version of the machine's own rules; a run keeps those that it began with.
     1: a cost limit sets nothing aside for calls, and a sub-run ignores the model that was named
@@ -137,6 +141,7 @@ _LEAST = {
     "repl_error_limit": 1,
     "loop_limit": 2,
     "auto_finalize_min_length": 0,
+    "output_retries": 0,
     "rules": 1,
 }
 _OPTIONAL = frozenset({"invalid_response_limit", "repl_error_limit", "loop_limit"})

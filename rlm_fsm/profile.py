@@ -155,6 +155,22 @@ class Profile:
     bad_answer: str
     """The parenthesis of an answer is never closed."""
 
+    # Types: answers and replies that must fit a JSON schema.
+
+    answer_shape: str
+    """Put after the task when the answer has a type: ``{schema}``."""
+    answer_misfit: str
+    """The refusal of an answer that doesn't fit: ``{problems}``."""
+    problem: str
+    """One place that doesn't fit: ``{path} {message} {found}``."""
+    more_problems: str
+    """Said when there are more than are listed: ``{count}``."""
+    subcall_shape: str
+    """A subcall's prompt that has a schema: ``{prompt} {schema}``."""
+    subcall_misfit: str
+    """The prompt that asks again, after a reply that doesn't fit: ``{prompt} {reply} {problems}``,
+    with the prompt as it was asked the first time."""
+
     # Rules.
 
     fences: tuple[str, ...]
@@ -232,5 +248,9 @@ _PLACES_NEEDED = {
     "output_cut": "{head}",
     "error_cut": "{tail}",
     "correction": "{fault}",
+    "answer_shape": "{schema}",
+    "answer_misfit": "{problems}",
+    "subcall_shape": "{prompt}",
+    "subcall_misfit": "{prompt}",
 }
 """Templates that would lose what they are for."""

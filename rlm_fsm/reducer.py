@@ -16,6 +16,7 @@ that says otherwise can't be folded: `ReplayDiverged`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rlm_fsm import checks, typed
 from rlm_fsm import handlers as on
 from rlm_fsm.calls import Step
 from rlm_fsm.deadline import on_live_deadline_passed
@@ -24,6 +25,7 @@ from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import (
     DERIVED,
     EVENTS,
+    AnswerChecked,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -62,12 +64,14 @@ def row(handler: Handler, *to: Phase) -> Row:
     return Row(handler, to)
 
 
-NEW, ASKING, RUNNING, WAITING, READING, CLOSING, DONE, FAILED = Phase
+NEW, ASKING, RUNNING, WAITING, READING, CHECKING, CLOSING, DONE, FAILED = Phase
 
 TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (NEW, RunStarted): row(on.on_new_run_started, ASKING),
     (ASKING, EffectStarted): row(on.on_asking_effect_started, ASKING),
-    (ASKING, ModelReplied): row(on.on_asking_model_replied, RUNNING, READING, ASKING, DONE, FAILED),
+    (ASKING, ModelReplied): row(
+        on.on_asking_model_replied, RUNNING, READING, CHECKING, ASKING, DONE, FAILED
+    ),
     (ASKING, ModelFailed): row(on.on_asking_model_failed, FAILED),
     (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, RUNNING, FAILED),
     (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
@@ -77,7 +81,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (ASKING, RunFinished): row(on.on_any_run_finished, ASKING),
     (RUNNING, CodePaused): row(on.on_running_code_paused, WAITING, RUNNING),
     (RUNNING, CodeExecuted): row(
-        on.on_running_code_executed, RUNNING, ASKING, READING, DONE, FAILED
+        on.on_running_code_executed, RUNNING, ASKING, READING, CHECKING, DONE, FAILED
     ),
     (RUNNING, ReplFailed): row(on.on_running_repl_failed, FAILED),
     (RUNNING, RunResumed): row(on.on_live_run_resumed, RUNNING),
@@ -87,22 +91,29 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (WAITING, EffectStarted): row(on.on_waiting_effect_started, WAITING),
     (WAITING, ModelReplied): row(on.on_waiting_model_replied, WAITING, RUNNING),
     (WAITING, ModelFailed): row(on.on_waiting_model_failed, WAITING, RUNNING),
+    (WAITING, AnswerChecked): row(checks.on_waiting_answer_checked, WAITING, RUNNING),
     (WAITING, RunResumed): row(on.on_live_run_resumed, WAITING),
     (WAITING, Cancelled): row(on.on_live_cancelled, WAITING),
     (WAITING, DeadlinePassed): row(on_live_deadline_passed, WAITING),
     (WAITING, RunFinished): row(on.on_any_run_finished, WAITING),
-    (READING, VariableRead): row(on.on_reading_variable_read, DONE, ASKING),
+    (READING, VariableRead): row(on.on_reading_variable_read, CHECKING, DONE, ASKING),
     (READING, ReplFailed): row(on.on_reading_repl_failed, FAILED),
     (READING, RunResumed): row(on.on_live_run_resumed, READING),
     (READING, Cancelled): row(on.on_live_cancelled, READING),
     (READING, DeadlinePassed): row(on_live_deadline_passed, READING),
     (READING, RunFinished): row(on.on_any_run_finished, READING),
+    (CHECKING, AnswerChecked): row(checks.on_checking_answer_checked, DONE, ASKING, FAILED),
+    (CHECKING, RunResumed): row(on.on_live_run_resumed, CHECKING),
+    (CHECKING, Cancelled): row(on.on_live_cancelled, CHECKING),
+    (CHECKING, DeadlinePassed): row(on_live_deadline_passed, CHECKING),
+    (CHECKING, RunFinished): row(on.on_any_run_finished, CHECKING),
     (CLOSING, EffectStarted): row(on.on_closing_effect_started, CLOSING),
     (CLOSING, LimitReached): row(on.on_closing_limit_reached, DONE),
     (CLOSING, ModelReplied): row(on.on_closing_model_replied, DONE, CLOSING),
-    (CLOSING, ModelFailed): row(on.on_closing_model_failed, DONE),
-    (CLOSING, VariableRead): row(on.on_closing_variable_read, DONE),
-    (CLOSING, ReplFailed): row(on.on_closing_repl_failed, DONE),
+    (CLOSING, ModelFailed): row(on.on_closing_model_failed, DONE, CLOSING),
+    (CLOSING, VariableRead): row(on.on_closing_variable_read, DONE, CLOSING),
+    (CLOSING, ReplFailed): row(on.on_closing_repl_failed, DONE, CLOSING),
+    (CLOSING, AnswerChecked): row(checks.on_closing_answer_checked, DONE),
     (CLOSING, RunResumed): row(on.on_live_run_resumed, CLOSING),
     (CLOSING, Cancelled): row(on.on_live_cancelled, CLOSING),
     (CLOSING, DeadlinePassed): row(on_live_deadline_passed, CLOSING),
@@ -123,6 +134,7 @@ def _impossible() -> dict[tuple[Phase, type[Event]], str]:
         Phase.RUNNING: "a frame whose cell runs has no model call in flight and reads nothing",
         Phase.WAITING: "a paused cell can't go on before its host calls are answered",
         Phase.READING: "a frame that reads its answer runs no cell and asks no model",
+        Phase.CHECKING: "a frame whose answer is being checked runs no cell and asks no model",
         Phase.CLOSING: "a frame that is closing runs no code and accepts what it is given",
         Phase.DONE: "the frame has its answer",
         Phase.FAILED: "the frame has failed",
@@ -186,6 +198,8 @@ def _is_expected(state: RunState, frame: Frame | None, event: Event) -> bool:
             return frame is not None and frame.cell is not None and frame.cell.id == event.call_id
         case VariableRead():
             return frame is not None and frame.reading == event.name
+        case AnswerChecked():
+            return frame is not None and typed.is_checked(frame, event.call_id)
         case DeadlinePassed(clock_s=clock_s):
             limit_s = state.options.policy.max_seconds
             return event.frame == ROOT and limit_s is not None and clock_s >= limit_s

@@ -13,8 +13,9 @@ blocks begin and end is told by `fences`, how an answer is written by `final`. T
 4. A reply without any fence is code as a whole, if the profile allows it, when it parses as Python
    and does something: names, constants and operators between names are prose. An answer that
    ends it is its answer; in a string it is part of the code.
-5. A block that holds nothing but an answer is one, except ``FINAL(expression)`` in a block of
-   code: that is for the REPL to work out. The same holds for the end of rule 4's code.
+5. A block that holds nothing but an answer is one, except ``FINAL(expression)`` and
+   ``FINAL_VAR(expression)`` in a block of code: that is for the REPL to work out. The same holds
+   for the end of rule 4's code.
 6. What is wrong with an answer is told only when there is neither code nor another answer.
 7. A reply that the token limit cut within its code, or before it came to anything, is refused with
    that reason; so is one that the provider's filter stopped there.

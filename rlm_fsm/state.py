@@ -46,6 +46,8 @@ class Phase(Enum):
     """A cell is paused at host calls."""
     READING = "reading"
     """A variable is read for the answer."""
+    CHECKING = "checking"
+    """The answer is checked against the type that was asked for."""
     CLOSING = "closing"
     """A limit was reached: the last call for the best answer."""
     DONE = "done"
@@ -54,7 +56,7 @@ class Phase(Enum):
     """Can't go on."""
 
 
-LIVE = frozenset({Phase.ASKING, Phase.RUNNING, Phase.WAITING, Phase.READING, Phase.CLOSING})
+LIVE = frozenset(Phase) - {Phase.NEW, Phase.DONE, Phase.FAILED}
 """Phases in which the world still owes an answer."""
 
 
@@ -69,6 +71,31 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TypedCall:
+    """A host call whose reply must fit a schema, until it is answered."""
+
+    schema: str
+    asked: str
+    """The prompt of the first attempt, the schema in it."""
+    prompt: str
+    """The prompt of the newest attempt."""
+    attempts: int = 1
+    replied: CallModel | None = None
+    """The attempt whose reply is being checked."""
+    reply: str = ""
+    """That reply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checking:
+    """The answer of a frame that is being checked."""
+
+    call_id: CallId
+    text: str
+    data: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pause:
     """The host calls that a paused cell waits for."""
 
@@ -80,6 +107,8 @@ class Pause:
     """How many calls are unanswered."""
     backlog: tuple[CallModel, ...] = ()
     """Calls that wait for the one before them, when the code asked for one after the other."""
+    typed: PMap[CallId, TypedCall] = field(default_factory=lambda: pmap())
+    """The unanswered calls that have a schema, by the host call's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +137,7 @@ class Frame:
     for the best answer."""
     cells: int = 0
     reads: int = 0
+    checks: int = 0
     host_calls: int = 0
     """Counters from which ids are made."""
     cell: Cell | None = None
@@ -122,6 +152,10 @@ class Frame:
     """What the model will see of this turn's cells."""
     reading: str | None = None
     """The variable of READING, or of CLOSING when its answer named one."""
+    checking: Checking | None = None
+    """The answer of CHECKING, or of CLOSING when its answer is being checked."""
+    misfits: int = 0
+    """Answers that did not fit the type that was asked for."""
     limit: str | None = None
     """The limit that led to CLOSING."""
     best: str = ""
@@ -178,6 +212,8 @@ class RunState:
     limit: str | None = None
     error: str | None = None
     cause: str | None = None
+    """As in `RunFinished`."""
+    value: str | None = None
     """As in `RunFinished`."""
     uncertain: int = 0
     """Calls that were in flight when the run stopped, in all its resumes: each may have been paid

@@ -18,7 +18,8 @@ Rules:
    prompt says what is new in it: the question, the cells it shows, the refusal.
 3. `usage` stands where it was billed and nowhere else, so that the steps add up to the run. A
    ``recursive_subcall`` has none: its sub-steps have it.
-4. Merged calls were made once and have one step. A call that a limit forbade was never made: no
+4. A reply that did not fit the schema of its call has a step, and so has the second attempt.
+5. Merged calls were made once and have one step. A call that a limit forbade was never made: no
    event, no step.
 """
 
@@ -29,6 +30,7 @@ from typing import Any, cast
 
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import (
+    AnswerChecked,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -45,7 +47,7 @@ from rlm_fsm.event import (
     RunStarted,
     VariableRead,
 )
-from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, host_call_id
+from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, first_of, host_call_id
 from rlm_fsm.options import Options
 from rlm_fsm.reply import TextAnswer, parse, visible
 from rlm_fsm.values import HostCall, Usage, text_hash
@@ -219,7 +221,7 @@ class _Projection:
             case RunResumed():
                 if event.options is not None:
                     self._options = event.options
-            case EffectStarted() | RunFinished():
+            case EffectStarted() | AnswerChecked() | RunFinished():
                 pass
 
     def _open(self, frame_id: FrameId) -> _Frame:
@@ -263,7 +265,7 @@ class _Projection:
         self._may_end(frame, error=told)
 
     def _subcall_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
-        known = self._asked.get(event.call_id)
+        known = self._asked.get(first_of(event.call_id))
         step = known[1] if known else TraceStep(kind="")
         own = frame.step("subcall")
         step = replace(step, kind=own.kind, depth=own.depth + 1, frame=frame.id)

@@ -99,6 +99,25 @@ PROFILE_BEFORE_2: Payload = {
     "finals": ["SUBMIT", "FINAL", "FINAL_VAR", "done", "answer", "text"],
     "subcall_error": "",
     "batch_error": "",
+    "answer_shape": (
+        "The answer must be a value that fits this JSON schema:\n{schema}\n"
+        "Finish with FINAL: and the value as JSON, with FINAL_VAR: and the name of a variable that "
+        "holds it, or by calling SUBMIT(value) in your code."
+    ),
+    "answer_misfit": (
+        "Your answer doesn't fit the JSON schema that it must fit:\n{problems}\n"
+        "Mend it and give the answer again."
+    ),
+    "problem": "- {path}: {message}; found {found}",
+    "more_problems": "- and {count} more",
+    "subcall_shape": (
+        "{prompt}\n\nReply with JSON only, without any other words, that fits this JSON schema:\n"
+        "{schema}"
+    ),
+    "subcall_misfit": (
+        "{prompt}\n\nAn earlier reply to this was:\n{reply}\n\nIt does not fit:\n{problems}\n"
+        "Reply again, with JSON that fits."
+    ),
 }
 """The words and rules of version 1, which knew no others. The system prompts aren't here: version
 1 recorded them with each run. What no log of version 1 can hold has today's words, for runs that
@@ -109,6 +128,8 @@ OPTIONS_BEFORE_2: Payload = {
     "fallback_code": None,
     "tell_budget": False,
     "prices": [],
+    "answer_schema": None,
+    "output_retries": 3,
     "rules": 1,
 }
 """Options that came with version 2 of `RunStarted` and `RunResumed`."""

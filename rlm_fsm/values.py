@@ -152,7 +152,7 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
-HostKind = Literal["subcall", "budget"]
+HostKind = Literal["subcall", "budget", "forecast"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,12 @@ class HostCall:
     dedupe: bool = True
     """Whether an identical call of the same pause may answer this one too."""
     kind: HostKind = "subcall"
-    """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once."""
+    """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once.
+    ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once."""
+    schema: str | None = None
+    """JSON schema, as JSON, that the reply must fit; its outcome is then the value as JSON."""
+    fault: str = ""
+    """Why the host can't ask it: its schema can't be used. Such a call is answered with this."""
 
 
 OutcomeKind = Literal["text", "error", "limit"]
@@ -217,6 +222,29 @@ class GivenFinal:
     data: str | None = None
     """The value as canonical JSON (keys sorted, no spaces). None when it is a text, which `text`
     holds, and when JSON can't say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One place in which a value doesn't fit the type that was asked for. Bounded texts."""
+
+    path: str
+    """Where in the value, such as ``items[2].price``; empty for the value itself."""
+    message: str
+    found: str = ""
+    """The value that stands there, as JSON, cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Whether a text or value fits the type that was asked for."""
+
+    value: str | None = None
+    """The value that was accepted, as JSON; None when nothing fits."""
+    problems: tuple[Problem, ...] = ()
+    """What doesn't fit, the first few; empty when `value` isn't None."""
+    more_problems: int = 0
+    """How many more there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

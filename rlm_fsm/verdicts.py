@@ -4,16 +4,16 @@ The handlers decide by phase and event; here is what they share. An answer that 
 one that code gives take the same way, past the same guards.
 """
 
-from rlm_fsm import frames, guards
+from rlm_fsm import frames, guards, typed
 from rlm_fsm.calls import Step, put
 from rlm_fsm.effect import ReadVariable, Record
 from rlm_fsm.event import CodeExecuted, GuardTripped
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT, cell_id, read_id
+from rlm_fsm.ids import ROOT, cell_id, check_id, read_id
 from rlm_fsm.options import Options
 from rlm_fsm.profile import fill
 from rlm_fsm.reply import Answer, Reply, TextAnswer, VariableAnswer
-from rlm_fsm.state import Cell, Frame, Phase, RunState
+from rlm_fsm.state import Cell, Checking, Frame, Phase, RunState
 from rlm_fsm.values import FinalForm, GivenFinal
 from rlm_fsm.wording import output, result_message
 
@@ -31,19 +31,35 @@ def given(state: RunState, frame: Frame, final: GivenFinal) -> Step:
     """End with an answer that code gave, if it says anything and the guards agree."""
     if not final.text.strip():
         return refuse(state, frame, guards.empty_answer(state.options.profile))
-    return conclude(state, frame, TextAnswer(final.text), final.form)
+    return conclude(state, frame, TextAnswer(final.text), final.form, final.data)
 
 
-def conclude(state: RunState, frame: Frame, answer: Answer, form: FinalForm) -> Step:
-    """End with an answer, if the guards agree."""
+def conclude(
+    state: RunState, frame: Frame, answer: Answer, form: FinalForm, data: str | None = None
+) -> Step:
+    """End with an answer, if the guards agree. `data` is its value, where code gave one."""
     refused = guards.refusal(frame, state.options, form)
     if refused is not None:
         return refuse(state, frame, refused)
     match answer:
         case TextAnswer(text):
-            return frames.answer(state, frame, text)
+            return answered(state, frame, text, data)
         case VariableAnswer(name):
             return read_variable(state, evolve(frame, phase=Phase.READING), name)
+
+
+def answered(state: RunState, frame: Frame, text: str, data: str | None = None) -> Step:
+    """End with an answer that the guards agreed to; the root's is checked first, if it has a type.
+
+    A frame that is closing stays so while it is checked.
+    """
+    if frame.id != ROOT or state.options.answer_schema is None:
+        return frames.answer(state, frame, text)
+    number = frame.checks + 1
+    checking = Checking(call_id=check_id(frame.id, number), text=text, data=data)
+    phase = frame.phase if frame.phase is Phase.CLOSING else Phase.CHECKING
+    frame = evolve(frame, phase=phase, checks=number, checking=checking)
+    return put(state, frame), (typed.check(frame, checking),)
 
 
 def refuse(state: RunState, frame: Frame, refused: guards.Refusal) -> Step:
@@ -69,7 +85,7 @@ def fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
         return frames.fail(state, frame, error, "guard")
     text = event.final.text if event.final else event.watched.get(frames.watched(state.options), "")
     if text.strip():
-        return frames.answer(state, frame, text)
+        return answered(state, frame, text, event.final.data if event.final else None)
     return frames.fail(state, frame, f"{frame.stalled}; the fallback code gave no answer", "guard")
 
 

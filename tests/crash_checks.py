@@ -8,7 +8,8 @@
    the intents without an outcome at each resume.
 6. With ``on_uncertain="fail"`` 1 doesn't hold, since code and model are told of failures. Instead
    the run has ended somehow, `replay` agrees, each uncertain call is a recorded failure, and no
-   call at all was made again.
+   call was made again, but for the turn whose failure had ended the run: going on from there asks
+   it again.
 7. No process outlived its run's, and the process that ended the run left no folder behind.
 """
 
@@ -17,9 +18,17 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rlm_fsm import RLMError, fold, replay
-from rlm_fsm.event import EffectStarted, Event, ModelFailed, ModelReplied, RunResumed
+from rlm_fsm.event import (
+    EffectStarted,
+    Event,
+    ModelFailed,
+    ModelReplied,
+    RunFinished,
+    RunResumed,
+)
 from tests.crash_cycle import Ending, Plan, Run, comparable
 
 
@@ -109,15 +118,16 @@ def _judge_refusals(found: Findings, run: Run, run_id: str, events: Sequence[Eve
         found.details.append(f"it ended as {state.status} with {report['output']!r}")
     if found.refused != found.uncertain:
         found.details.append(f"{found.refused} of {found.uncertain} uncertain calls are failures")
-    if len(run.starts) != len({key for _, key in run.starts}):
-        found.details.append("a call was made again although that was forbidden")
+    again = len(run.starts) - len({key for _, key in run.starts})
+    if again > (gone_on := _resumes_after_a_failure(events)):
+        found.details.append(f"{again} calls were made again, {gone_on} were allowed")
     try:
-        again = replay(run_id, log=run.log)
+        replayed = replay(run_id, log=run.log)
     except RLMError as error:
         found.details.append(f"replay: {error}")
     else:
-        if (again.output, again.status) != (state.output, state.status):
-            found.details.append(f"replay gives {again.output!r}")
+        if (replayed.output, replayed.status) != (state.output, state.status):
+            found.details.append(f"replay gives {replayed.output!r}")
 
 
 def _judge_log(found: Findings, run: Run, events: Sequence[Event]) -> None:
@@ -143,8 +153,7 @@ def _judge_calls(found: Findings, run: Run, events: Sequence[Event]) -> None:
         early = {key for key in early if names.get(key) not in announced}
         if run.plan.on_uncertain == "fail":  # a call that was refused has no reply to name it
             nameless = len(announced - set(names.values()))
-            unknown = sorted(key for key in early if key not in names)
-            early -= set(unknown[:nameless])
+            early = set(sorted(early)[nameless:])
         found.unannounced += len(early)
         found.details += [f"{names.get(key)} was made without an intent" for key in early]
     made = Counter(key for _, key in run.starts)
@@ -169,3 +178,12 @@ def _in_flight_at_resumes(events: Sequence[Event]) -> int:
             case _:
                 pass
     return count
+
+
+def _resumes_after_a_failure(events: Sequence[Event]) -> int:
+    """How often the run had failed when it was resumed. A process that is killed right after that
+    append can't say so, and the harness resumes the run."""
+    return sum(
+        isinstance(event, RunResumed) and isinstance(before, RunFinished)
+        for before, event in pairwise(events)
+    )

@@ -10,6 +10,7 @@ import asyncio
 import pytest
 from repl_contract_awaits import AwaitsContract
 from repl_contract_calls import CallsContract
+from repl_contract_combinators import CombinatorsContract
 from repl_contract_finals import FinalsContract
 from repl_driving import answer_all, answers_to, context_of, settings_of, upper
 
@@ -19,7 +20,7 @@ from rlm_fsm.values import CodeResult, ReadResult
 __all__ = ["ReplContract", "answer_all", "answers_to", "context_of", "settings_of", "upper"]
 
 
-class ReplContract(CallsContract, FinalsContract, AwaitsContract):
+class ReplContract(CallsContract, CombinatorsContract, FinalsContract, AwaitsContract):
     """What every backend does. Subclass it as `TestSomething` and give `make`."""
 
     # A session

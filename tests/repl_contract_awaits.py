@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from repl_contract_combinators import says
 from repl_driving import Driving, answer_all, bad_fails
 
 from effects.repls.base import Answer, Paused, Repl
@@ -118,6 +119,25 @@ class AwaitsContract(Driving):
             ["subcall", "budget", "subcall"],
         ]
         assert result.stdout == "3\n['x', {'steps': 3}, [2]]\n"
+
+    def test_a_function_that_says_how_much_it_asks_can_be_awaited(self) -> None:
+        code = (
+            "import asyncio\nprint(await map_chunks('Q?', ['a', 'b']))\n"
+            "print(await asyncio.gather(map_chunks('Q?', ['c', 'd']), llm_query('x')))"
+        )
+        pauses, result = self.pauses(code, says)
+        assert [[call.kind for call in pause.calls] for pause in pauses] == [
+            ["forecast"],
+            ["subcall"] * 2,
+            ["forecast", "subcall"],
+            ["subcall"] * 2,
+        ]
+        line = "map_chunks: 2 subcalls, at most about 1,200 tokens, $0.5000\n"
+        assert result.stdout == f"{line}['A', 'B']\n{line}[['C', 'D'], 'X']\n"
+
+    def test_data_of_a_schema_can_be_awaited(self) -> None:
+        code = "print(await llm_query('3', schema=int), await llm_batch(['[]'], schema=list))"
+        assert self.output(code, answerer=str) == "3 [[]]\n"
 
     def test_what_code_binds_to_the_name_of_a_function_is_its_own(self) -> None:
         code = "async def budget(n):\n    return n + 1\nprint(await budget(1))"

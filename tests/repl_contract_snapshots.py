@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from repl_contract_combinators import says
 from repl_driving import HAYSTACK, Answerer, Driving, answers_to, bad_fails, upper
 
 from effects.repls.base import Paused, Repl, SavesSessions, SnapshotRefused
@@ -157,6 +158,14 @@ class SnapshotsContract(Driving):
         assert done.error is None
         assert len(pauses) == 4
         assert "TypeError" in done.stdout
+
+    def test_what_a_function_said_is_not_said_again(self) -> None:
+        code = (
+            "import asyncio\nr = await asyncio.gather(map_chunks('Q?', ['a', 'b']), llm_query('x'))"
+        )
+        _, (done,), _ = self.same(code + "\nprint(map_chunks('Q?', ['c']))", answerer=says)
+        assert done.error is None
+        assert done.stdout.count("map_chunks: ") == 2
 
     def test_an_awaited_call_that_failed_is_told_by_its_right_name(self) -> None:
         code = "import asyncio\nawait asyncio.gather(llm_query('ok'), llm_query('bad'))"

@@ -116,6 +116,21 @@ def test_calls_in_flight_at_a_kill_are_not_made_again_when_that_is_forbidden(
     asyncio.run(check())
 
 
+def test_a_turn_whose_refusal_ended_the_run_is_asked_again_by_the_next_resume(tmp_path: Path):
+    async def check() -> None:
+        async with Harness(tmp_path) as harness:
+            whole = await harness.ending("turns", "python")
+            kills = (Kill(point="call:2"), Kill(point="append:9:after"))
+            plan = Plan(scenario="turns", backend="python", kills=kills, on_uncertain="fail")
+            killed = harness.new_run(plan)
+            await killed.to_the_end()
+            found = await judged(killed, whole)
+            assert (found.details, found.refused, found.repeated) == ([], 1, 1)
+            assert killed.struck == ["call:2", "append:1:after"], "it died with the failure"
+
+    asyncio.run(check())
+
+
 def test_the_harness_notices_what_must_not_be(tmp_path: Path):
     """The checks themselves: a record with a call too many, a log with another event."""
 

@@ -45,6 +45,22 @@ def test_the_head_file_is_a_line_per_run_that_a_person_can_read(path: Path, log:
     assert len({len(line) for line in lines}) == 1
 
 
+def test_heads_are_found_by_the_beginning_of_their_runs_ids(tmp_path: Path) -> None:
+    heads = HeadFile(str(tmp_path / "heads"))
+    for slot, name in enumerate(("ab", "abc", "b", "0" * 64), 1):
+        heads.write(slot, Head(name, slot, "0" * 64))
+    with (tmp_path / "heads").open("r+b") as file:
+        file.seek(160)
+        file.write(b"\0")  # the second line is damaged
+    names = ("ab", "abc", "b", "0" * 64)
+    for prefix in ("", "a", "ab", "abc", "ab ", "b", "0", "é", "\ud800", "00000000 "):
+        expected = [head for head in heads.all() if head.run_id.startswith(prefix)]
+        assert heads.beginning(prefix) == expected
+    assert [head.run_id for head in heads.all()] == ["ab", "b", "0" * 64]
+    assert [name for name in names if heads.find(name)] == ["ab", "b", "0" * 64]
+    heads.close()
+
+
 def test_a_log_that_is_shorter_than_its_heads_is_refused(path: Path, tmp_path: Path) -> None:
     older = tmp_path / "older.db"
     with SqliteLog(path) as log:

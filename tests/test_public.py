@@ -45,7 +45,9 @@ def test_the_command_line_says_its_version():
     assert rlm_fsm.__version__ in done.stdout
 
 
-@pytest.mark.parametrize("name", ["run", "arun", "RLM", "runs"])
+@pytest.mark.parametrize(
+    "name", ["run", "arun", "RLM", "runs", "run_many", "arun_many", "stream_many"]
+)
 def test_entry_points_take_keywords_after_the_first_two(name: str):
     parameters = list(inspect.signature(getattr(rlm_fsm, name)).parameters.values())
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

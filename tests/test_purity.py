@@ -37,7 +37,7 @@ PURE = {
 SHELL = ("effects", "httpx", "sqlite3", "rich", "asyncio", "socket", "subprocess", "threading")
 SIBLINGS = {"log", "adapters", "repls", "view"}
 """Folders of the shell that don't know each other."""
-COMPOSED = {"interpreter", "api", "cli", "commands", "demo"}
+COMPOSED = {"interpreter", "api", "cli", "commands", "demo", "many"}
 """What puts them together; nothing below may import it."""
 
 
@@ -93,6 +93,14 @@ def test_the_rooms_of_the_shell_do_not_know_each_other(room: str):
             if room == "view" and name in ("effects.interpreter", "effects.log.base"):
                 continue
             assert not wrong, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+def test_the_sandbox_imports_the_standard_library_and_itself():
+    for path in sorted((ROOT / "effects" / "sandbox").glob("*.py")):
+        for line, name in imports(path):
+            top = name.split(".")[0]
+            own = name.startswith("effects.sandbox") or (path.parent / f"{name}.py").exists()
+            assert own or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
 
 
 def test_the_interpreter_knows_no_concrete_backend():

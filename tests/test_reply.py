@@ -1,13 +1,12 @@
-"""Model replies: the rules of `rlm_fsm.reply`, one table per rule, and replies of real models."""
+"""Model replies: the rules of `rlm_fsm.reply`, one table per rule, and hostile ones."""
 
-import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+from agreement import turns
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
@@ -16,13 +15,6 @@ from rlm_fsm.profile import Profile
 from rlm_fsm.profiles import DSPY, PROFILES, PYRLM, RLMS
 from rlm_fsm.reply import Reply, ReplyError, TextAnswer, VariableAnswer, lone_block, parse, visible
 from rlm_fsm.wording import forms
-
-RECORDED = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "data" / "replies.jsonl").read_text("utf-8").splitlines()
-]
-"""Replies of real models with what their own harness made of them; each row names its source and
-licence."""
 
 
 def read(text: str, finish_reason: str | None = None) -> Reply | str:
@@ -417,6 +409,10 @@ def test_a_block_with_nothing_but_an_answer_is_the_answer() -> None:
             "```python\nFINAL(it is set to 5)\n```": text("it is set to 5"),
             "```python\nFINAL(a + b)\n```": code("FINAL(a + b)"),
             "```python\nFINAL: int\nprint(1)\n```": code("FINAL: int\nprint(1)"),
+            "```repl\nFINAL_VAR(rows[0])\n```": code("FINAL_VAR(rows[0])"),
+            "```python\nFINAL_VAR(', '.join(names))\n```": code("FINAL_VAR(', '.join(names))"),
+            "names = ['a']\nFINAL_VAR(names[0])": code("names = ['a']\nFINAL_VAR(names[0])"),
+            "```text\nFINAL_VAR(rows[0])\n```": "bad_name",
         }
     )
 
@@ -545,7 +541,7 @@ _TEXTS = st.one_of(
     st.text(),
     st.lists(_PIECES, max_size=40).map("".join),
     st.tuples(
-        st.sampled_from([row["assistant"] for row in RECORDED]),
+        st.sampled_from([turn.text for turn in turns()]),
         st.integers(0, 3_000),
         st.integers(0, 80),
         st.lists(_PIECES, max_size=4).map("".join),
@@ -661,35 +657,3 @@ def calls_of(text: str) -> int:
 @pytest.mark.parametrize("unit", ["\n", "`", "FINAL(\n", "</think> x ", "-", "(", "\\"])
 def test_a_megabyte_of_anything_is_read(unit: str) -> None:
     parse(unit * (1_000_000 // len(unit)), PYRLM)
-
-
-# -- recorded replies -------------------------------------------------------------------------
-
-DIFFERENCES = {
-    "79.0": "bare code under a first line 'repl' is run; the harness wanted a fence",
-    "18.2": "the quotes of a sole string literal are taken off",
-    "19.0": "the quotes of a sole string literal are taken off",
-}
-"""Recorded replies that we read differently from the harness that recorded them, and why."""
-
-
-@pytest.mark.parametrize("row", RECORDED, ids=[row["id"] for row in RECORDED])
-def test_recorded_replies_are_read_as_they_were(row: dict[str, Any]) -> None:
-    reply = parse(row["assistant"], PYRLM).value_or(Reply())
-    final = reply.answer.text if isinstance(reply.answer, TextAnswer) else None
-    ours = ([block.strip() for block in reply.blocks], final)
-    # Finals given in code are the REPL's to see, not the parser's.
-    by_text = row["final"] if "FINAL(" in row["assistant"] else None
-    theirs = ([block.strip() for block in row["code"]], by_text)
-    if row["id"] in DIFFERENCES:
-        assert ours != theirs, "no longer different: take it off the list"
-    else:
-        assert ours == theirs
-
-
-def test_every_recorded_reply_names_its_source_and_licence() -> None:
-    assert len(RECORDED) == 60
-    for row in RECORDED:
-        assert row["source"].startswith("github:")
-        assert row["licence"] in ("MIT", "Apache-2.0")
-    assert DIFFERENCES.keys() <= {row["id"] for row in RECORDED}

@@ -3,14 +3,9 @@
 Nothing secret is shown: of keys and addresses, the names of their variables only.
 """
 
-import asyncio
 import os
-import platform
-import sqlite3
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +38,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def doctor(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Print what there is; 1 with ``--strict`` when a layer is missing."""
+    import platform
+    import sqlite3
+
     from effects.rlm import log_target
 
     terminal = Terminal(arguments)
@@ -68,6 +66,8 @@ def doctor(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def _sandbox() -> dict[str, Any]:
     """The layers of the `python` backend on this machine, by starting a session."""
+    import asyncio
+
     from effects.repls.base import ReplLimits
     from effects.sandbox.report import LAYERS
     from effects.sandboxes import report
@@ -106,6 +106,8 @@ def _log(path: str) -> dict[str, Any]:
 
 def _problem_of(place: Path) -> str | None:
     """Why a log can't be written at a place. Leaves nothing there."""
+    import tempfile
+
     folder = place.parent
     while not folder.exists():  # the folders of a log are made with it
         folder = folder.parent
@@ -121,6 +123,8 @@ def _problem_of(place: Path) -> str | None:
 
 def _extras() -> dict[str, bool]:
     """The optional parts of this project -> whether all that they need is installed."""
+    from importlib import metadata
+
     try:
         about = metadata.metadata(_PROJECT)
         needs = metadata.requires(_PROJECT) or []
@@ -140,6 +144,8 @@ def _name(requirement: str) -> str:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

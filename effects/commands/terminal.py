@@ -39,6 +39,10 @@ class Terminal:
         """A document for programs: stdout, in ASCII, so that any locale can print it."""
         _write(sys.stdout, json.dumps(document, indent=2) + "\n")
 
+    def json_line(self, document: Any) -> None:
+        """One of many documents for programs: stdout, a line of its own, in ASCII."""
+        _write(sys.stdout, json.dumps(document) + "\n")
+
     def tell(self, message: str) -> None:
         """A message for people: stderr, after the program's name."""
         _write(sys.stderr, clean(f"rlm-fsm: {message}") + "\n")
@@ -70,11 +74,16 @@ class Terminal:
 
         if self.is_quiet:
             return PlainView(lambda _: None, earlier)
-        if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        if not self.has_live_view:
             return PlainView(self.progress, earlier)
         from effects.view.live import LiveView
 
         return LiveView(self.console(sys.stderr), earlier=earlier)
+
+    @property
+    def has_live_view(self) -> bool:
+        """Whether stderr is a terminal on which things can move."""
+        return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
     def flush(self) -> None:
         """Write out what is buffered, so that nothing is left to fail when the program ends."""

@@ -55,7 +55,24 @@ class HeadFile:
 
     def find(self, run_id: str) -> Head | None:
         """The head of a run, if it is known."""
-        return next((head for head in self.all() if head.run_id == run_id), None)
+        return next((head for head in self.beginning(run_id) if head.run_id == run_id), None)
+
+    def beginning(self, prefix: str) -> list[Head]:
+        """The readable lines of runs whose id begins with `prefix`.
+
+        Only these are parsed: a log of many runs is asked about one of them again and again.
+        """
+        if not prefix.isascii():
+            return []
+        content, wanted = self._read(), prefix.encode()
+        found: list[Head] = []
+        at = content.find(wanted)
+        while 0 <= at < len(content):
+            head = None if at % _LINE_BYTES else _parse(content[at : at + _LINE_BYTES])
+            if head is not None and head.run_id.startswith(prefix):
+                found.append(head)
+            at = content.find(wanted, at + 1)
+        return found
 
     def all(self) -> list[Head]:
         """Every readable line."""

@@ -193,7 +193,7 @@ class SqliteLog:
 
     def find(self, prefix: str) -> RunId:
         """The run whose id is or begins with `prefix`; see `EventLog.find`."""
-        noted = self._heads.all()  # First, as in `_fetch`.
+        noted = self._heads.beginning(prefix)  # First, as in `_fetch`.
         with self._translated():
             ids = ids_like(self._cursor, showable(prefix))
         if len(ids) == 1 or (ids and ids[0] == prefix):
@@ -204,8 +204,7 @@ class SqliteLog:
                 f"{self._path}: several runs begin with {prefix!r}: {some}. Give more of the id.",
                 path=self._path,
             )
-        gone = next((head for head in noted if head.run_id.startswith(prefix)), None)
-        raise self._missing(prefix, gone)
+        raise self._missing(prefix, noted[0] if noted else None)
 
     def put_blob(self, text: str) -> str:
         """Keep a text by content and return its hash."""

@@ -76,11 +76,11 @@ def describe(error: BaseException) -> dict[str, str]:
     """Kind, message and traceback of what a cell raised."""
     kind = type(error).__name__
     try:
-        message = _shortened(exact(error), MAX_MESSAGE_CHARS)
+        message = shortened(exact(error), MAX_MESSAGE_CHARS)
     except BaseException:
         message = "(its message can't be shown: str() of the exception failed)"
     try:
-        traceback = _shortened(_rendered(error), MAX_TRACEBACK_CHARS)
+        traceback = shortened(_rendered(error), MAX_TRACEBACK_CHARS)
     except BaseException:
         traceback = f"{kind}: {message}"
     return {"kind": kind, "message": message, "traceback": traceback}
@@ -118,7 +118,8 @@ def _is_model_code(filename: str) -> bool:
     return not filename.startswith((_LIBRARY, _RUNTIME, "<frozen "))
 
 
-def _shortened(text: str, limit: int) -> str:
+def shortened(text: str, limit: int) -> str:
+    """A text without its middle, where it has more than `limit` characters."""
     if len(text) <= limit:
         return text
     head, tail = limit // 3, limit - limit // 3

@@ -16,11 +16,13 @@ itself.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-SOFT = frozenset({"answer", "budget", "done"})
-"""Names that code may take for itself: they are common names of variables."""
+SOFT = frozenset({"answer", "budget", "done", "map_chunks", "reduce_tree", "classify_all", "vote"})
+"""Names that code may take for itself: they are common names of variables, or of functions that
+models like to write of their own."""
 CALLS = ("SUBMIT", "FINAL", "FINAL_VAR", "done")
 """Functions that give a final answer."""
 
@@ -109,10 +111,18 @@ def told(
             f"the answer has {len(text)} characters, more than the {most} that can be handed "
             "over: make it shorter"
         )
-    data = None if type(value) is str else _json(value)
+    data = None if type(value) is str else _json(_as_dicts(value))
     if data is not None and len(data) > most:
         data = None
     return {"form": form, "text": text, "kind": type(value).__name__, "data": data}
+
+
+def _as_dicts(value: Any) -> Any:
+    """A dataclass's instance as a dict of its fields; anything else as it is."""
+    module = sys.modules.get("dataclasses")  # loaded where there are any
+    if module is None or isinstance(value, type) or not hasattr(value, "__dataclass_fields__"):
+        return value
+    return module.asdict(value)
 
 
 def _json(value: object) -> str | None:

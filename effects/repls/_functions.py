@@ -14,13 +14,15 @@ code gets. A backend that runs code in a process of its own drives a program wit
 3. Texts are taken in every form that the context's own methods return them in (`_arguments`).
 """
 
+import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _arguments
+    from effects.repls import _arguments, _schemas
 else:
     import _arguments
+    import _schemas
 
 ERROR_MARK = "[ERROR] "
 """What a failed subcall's text begins with under ``on_error="return"``."""
@@ -53,6 +55,8 @@ class Ask(NamedTuple):
     """Plain data, each with the fields of a `HostCall`."""
     parallel: bool
     """False: one after the other, in this order."""
+    said: str = ""
+    """A line to print first; without calls, all that is done."""
 
 
 Answer = tuple[str, str]
@@ -150,7 +154,9 @@ def drive(program: Program, ask: Callable[[Ask], list[Answer]]) -> Any:
             request = program.send(answers)
         except StopIteration as stop:
             return stop.value
-        answers = ask(request)
+        if request.said:
+            print(request.said)
+        answers = ask(request) if request.calls else []
 
 
 def query(name: str, recursive: bool | None, style: str) -> Callable[..., Program]:
@@ -162,17 +168,21 @@ def query(name: str, recursive: bool | None, style: str) -> Callable[..., Progra
         max_tokens: int | None = None,
         *,
         prompt: object = _MISSING,
+        schema: object = None,
     ) -> Program:
-        """Ask a sub-model that sees only this text. Returns its reply."""
+        """Ask a sub-model that sees only this text. Returns its reply; with a schema, the data."""
         if text is _MISSING and prompt is _MISSING:
             raise TypeError(f"{name}() missing 1 required positional argument: 'text'")
         if text is not _MISSING and prompt is not _MISSING:
             raise TypeError(f"{name}() takes text or prompt, not both: they mean the same")
-        return one(text if prompt is _MISSING else prompt, model, max_tokens)
+        return one(text if prompt is _MISSING else prompt, model, max_tokens, schema)
 
-    def one(text: object, model: object, max_tokens: object) -> Program:
+    def one(text: object, model: object, max_tokens: object, schema: object) -> Program:
         texts = [_arguments.text_of("the prompt", text)]
-        return (yield from _one(_calls(name, None, texts, model, max_tokens, recursive), style))
+        calls = _calls(name, None, texts, model, max_tokens, recursive, schema=schema)
+        if schema is None:
+            return (yield from _one(calls, style))
+        return json.loads((yield from _one(calls)))  # a failure is no data: it raises
 
     return query
 
@@ -186,11 +196,16 @@ def batch(name: str, recursive: bool | None, style: str) -> Callable[..., Progra
         max_tokens: int | None = None,
         on_error: str | None = None,
         dedupe: bool = True,
+        *,
+        schema: object = None,
     ) -> Program:
-        """Ask many prompts at once, in parallel. Returns the replies in the same order."""
+        """Ask many prompts at once, in parallel. Returns the replies in the same order; with a
+        schema, the data."""
         texts = _arguments.texts_of("prompts", prompts)
-        calls = _calls(name, None, texts, model, max_tokens, recursive, dedupe)
-        return (yield from _many(calls, True, on_error, style))
+        calls = _calls(name, None, texts, model, max_tokens, recursive, dedupe, schema)
+        if schema is None:
+            return (yield from _many(calls, True, on_error, style))
+        return (yield from _many(calls, True, on_error, read=json.loads))
 
     return batch
 
@@ -302,12 +317,15 @@ def _calls(
     max_tokens: object,
     recursive: bool | None = None,
     dedupe: object = True,
+    schema: object = None,
 ) -> list[dict[str, Any]]:
     """A call per text. An empty question is none: the text is then the whole prompt."""
     if not isinstance(model, str | None):
         raise TypeError(f"model must be a name (str) or None, not {_arguments.kind_of(model)}")
     if max_tokens is not None and _arguments.whole_number("max_tokens", max_tokens) < 1:
         raise ValueError(f"max_tokens must be 1 or more, or None, not {max_tokens}")
+    if schema is not None and recursive:
+        raise TypeError(f"{fn} takes no schema: a sub-run answers in words; use llm_query")
     shared = {
         "fn": fn,
         "question": question or None,
@@ -317,6 +335,8 @@ def _calls(
         "dedupe": _arguments.flag("dedupe", dedupe, True),
         "kind": "subcall",
     }
+    if schema is not None:
+        shared["schema"] = _schemas.schema_text(schema)
     form = f"Question: {question}\nSnippet:\n" if question else ""
     return [{**shared, "prompt": form + text} for text in texts]
 
@@ -332,9 +352,14 @@ def _one(calls: list[dict[str, Any]], style: str = "") -> Generator[Ask, list[An
 
 
 def _many(
-    calls: list[dict[str, Any]], parallel: bool, on_error: object, style: str = ""
-) -> Generator[Ask, list[Answer], list[str]]:
-    """Ask several things. `style` is what ``on_error=None`` means; empty: to raise."""
+    calls: list[dict[str, Any]],
+    parallel: bool,
+    on_error: object,
+    style: str = "",
+    read: Callable[[str], Any] = str,
+) -> Generator[Ask, list[Answer], list[Any]]:
+    """Ask several things. `style` is what ``on_error=None`` means; empty: to raise. `read` makes
+    of a reply what the code gets."""
     if on_error is not None and _raises(on_error):
         style = ""
     elif on_error is not None:
@@ -351,9 +376,11 @@ def _many(
             f"{len(failed)} of {len(calls)} subcalls failed, the first with: {failed[0][1]}. "
             "The other answers are in the exception's .results; "
             f'on_error="return" gives texts that begin with {ERROR_MARK.strip()} instead.',
-            [text if kind == "text" else None for kind, text in answers],
+            [read(text) if kind == "text" else None for kind, text in answers],
         )
-    return [text if kind == "text" else style.replace("{message}", text) for kind, text in answers]
+    return [
+        read(text) if kind == "text" else style.replace("{message}", text) for kind, text in answers
+    ]
 
 
 def _accepted(answer: str) -> str | None:

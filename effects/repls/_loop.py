@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING or __package__:
     from effects.repls._functions import Answer, Ask, Program
-    from effects.repls._together import apart, together
+    from effects.repls._together import apart, next_ask, together
 else:
-    from _together import apart, together
+    from _together import apart, next_ask, together
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -185,10 +185,10 @@ class Later:
 
     async def _drive(self, program: "Program") -> Any:
         loop = asyncio.get_running_loop()
-        answers: Any = None  # what starts a generator
+        answers: list[Answer] | None = None
         while True:
             try:
-                request = program.send(answers)
+                request = next_ask(program, answers, print)
             except StopIteration as stop:
                 return stop.value
             if isinstance(loop, EventLoop):

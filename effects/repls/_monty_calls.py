@@ -25,7 +25,7 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _finals, _functions, _functions_json
+from effects.repls import _combinators, _finals, _functions, _functions_json
 from effects.repls._finals import Signal
 from effects.repls._functions import Ask, Program, Styles, SubcallError, SubcallLimitError
 from effects.repls._library import Library
@@ -35,6 +35,7 @@ from effects.repls._monty_values import ATTRIBUTES, arguments, encodable, stub
 from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
 from effects.repls._text import METHODS, TextView
+from effects.repls._together import next_ask
 from effects.repls.base import Answer, Paused, ReplSettings
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import HostCall
@@ -72,9 +73,15 @@ class Calls:
     """
 
     def __init__(
-        self, view: TextView, settings: ReplSettings, show_vars: Callable[..., str]
+        self,
+        view: TextView,
+        settings: ReplSettings,
+        show_vars: Callable[..., str],
+        say: Callable[[str], None],
     ) -> None:
+        """`say` prints a line among what the cell prints."""
         self._view = view
+        self._say = say
         self.deadline = 0.0
         """When `drive` gives up, by `time.monotonic`. The sandbox counts only its own time, and
         none for what the host does."""
@@ -91,6 +98,7 @@ class Calls:
                 styles=Styles(settings.subcall_error, settings.batch_error),
             ),
             **_functions_json.programs(),
+            **_combinators.programs(),
         }
         self.asking = frozenset(self._programs)
         """Names of the functions that ask sub-models."""
@@ -98,7 +106,7 @@ class Calls:
             allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
             memory_bytes=settings.limits.memory_bytes,
         )
-        self._later = Later(self._programs, self._ended, view)
+        self._later = Later(self._programs, self._ended, view, say)
         self._awaited = {LATER + name: name for name in self._programs}
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
@@ -202,8 +210,8 @@ class Calls:
             args, options = arguments(step, self._view)
             program = self._programs[step.function_name](*args, **options)
             for number in range(len(given)):
-                _next_ask(program, given[:number])
-            ask = _next_ask(program, given)
+                _next_ask(program, given[:number], _unsaid)
+            ask = _next_ask(program, given, _unsaid)
         except Exception as error:
             raise ValueError(f"the program doesn't ask what it asked: {error!r}") from error
         return self._wait(step, program, ask, given)
@@ -282,7 +290,7 @@ class Calls:
     def _proceed(self, call: FunctionSnapshot, program: Program, given: Given) -> Snapshot | Paused:
         """Let a program go on with the last answers that it was given."""
         try:
-            ask = _next_ask(program, given)
+            ask = _next_ask(program, given, self._say)
         except StopIteration as stop:
             value = stop.value
         except Exception as error:
@@ -369,9 +377,10 @@ def _signals(form: str) -> Callable[..., None]:
     return give
 
 
-def _next_ask(program: Program, given: Given) -> Ask:
+def _next_ask(program: Program, given: Given, say: Callable[[str], None]) -> Ask:
     """Let a program go on, from its beginning or with the last answers, until it asks."""
-    ask = program.send(given[-1]) if given else next(program)
-    while not ask.calls:
-        ask = program.send([])
-    return ask
+    return next_ask(program, given[-1] if given else None, say)
+
+
+def _unsaid(_: str) -> None:
+    """Says nothing: it was said before the session was written down."""

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from pydantic_monty import Frame, MontyRuntimeError, MontySyntaxError
 
+from effects.repls._cell import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, shortened
 from effects.repls._monty_code import Cell
 from effects.repls._monty_gaps import hint, plain
 from rlm_fsm.values import CodeError
@@ -39,10 +40,12 @@ def code_error(
     kind = renamed.get(message, kind) if kind in ("RuntimeError", "RecursionError") else kind
     if found := hint(message):
         message = f"{plain(message).rstrip('.')}. {found}"
+    message = shortened(message, MAX_MESSAGE_CHARS)
     last = f"{kind}: {message}" if message else kind
     frames = list(_frames(error.traceback(), cells))
     lines = ["Traceback (most recent call last):", *frames] if frames else []
-    return CodeError(kind=kind, message=message, traceback="\n".join([*lines, last]))
+    traceback = shortened("\n".join([*lines, last]), MAX_TRACEBACK_CHARS)
+    return CodeError(kind=kind, message=message, traceback=traceback)
 
 
 def _frames(frames: list[Frame], cells: Mapping[str, Cell]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from effects.repls._functions import Answer, Ask, Program
 from effects.repls._monty_values import arguments
 from effects.repls._monty_worker import Snapshot
 from effects.repls._text import TextView
-from effects.repls._together import apart, together
+from effects.repls._together import apart, next_ask, together
 
 End = Any
 """How a call ended, as the sandbox takes it."""
@@ -43,7 +43,8 @@ class _Call:
 class Later:
     """The awaited calls of a cell.
 
-    `programs` are the functions by name, `ended` gives the sandbox's form of a value or an error.
+    `programs` are the functions by name, `ended` gives the sandbox's form of a value or an error,
+    `say` prints a line.
     """
 
     def __init__(
@@ -51,10 +52,14 @@ class Later:
         programs: Mapping[str, Callable[..., Program]],
         ended: Callable[[Any, Exception | None], End],
         view: TextView,
+        say: Callable[[str], None],
     ) -> None:
         self._programs = programs
         self._ended = ended
         self._view = view
+        self._say = say
+        self._is_silent = False
+        """Whether what programs say was said before."""
         self._calls: dict[int, _Call] = {}
         """The open calls by their numbers, which count up."""
         self._ends: dict[int, End] = {}
@@ -114,6 +119,7 @@ class Later:
     def restore(self, saved: list[SavedCall]) -> None:
         """Be where `saved` was. Raises `ValueError` for what can't have been saved."""
         self.clear()
+        self._is_silent = True
         try:
             for number, name, args, options, given in saved:
                 self._begin(number, _Call(name, self._read(args), self._read(options)))
@@ -122,6 +128,8 @@ class Later:
                     self._go(number, program, [(kind, text) for kind, text in answers])
         except (KeyError, TypeError) as error:
             raise ValueError(f"the calls aren't what they were: {error!r}") from error
+        finally:
+            self._is_silent = False
 
     def _written(self, value: Any) -> Any:
         """A value as JSON, in which a list means one of several things, by its first item."""
@@ -172,12 +180,14 @@ class Later:
         if answers is not None:
             self._calls[number].given.append(answers)
         try:
-            ask = next(program) if answers is None else program.send(answers)
-            while not ask.calls:
-                ask = program.send([])
+            ask = next_ask(program, answers, _unsaid if self._is_silent else self._say)
         except StopIteration as stop:
             self._ends[number] = self._ended(stop.value, None)
         except Exception as error:
             self._ends[number] = self._ended(None, error)
         else:
             self._asks[number] = (program, ask)
+
+
+def _unsaid(_: str) -> None:
+    """Says nothing."""

@@ -81,7 +81,9 @@ class Session:
         """Number of the next cell."""
         self._view = view
         self._settings = settings
-        self._calls = Calls(view, settings, self._show_vars)
+        self._calls = Calls(
+            view, settings, self._show_vars, lambda line: self._output("stdout", f"{line}\n")
+        )
         self._cells: dict[str, Cell] = {}
         """Cells by the file names that the sandbox gave them."""
         self._left_s = 0.0

@@ -24,6 +24,7 @@ if TYPE_CHECKING or __package__:
     from effects.repls import (
         _async,
         _cell,
+        _combinators,
         _finals,
         _functions,
         _functions_json,
@@ -35,6 +36,7 @@ if TYPE_CHECKING or __package__:
 else:
     import _async
     import _cell
+    import _combinators
     import _finals
     import _functions
     import _functions_json
@@ -320,6 +322,7 @@ class Session:
         asking = {
             **_functions.programs(view, parallel_subcalls=parallel_subcalls, styles=styles),
             **_functions_json.programs(),
+            **_combinators.programs(),
         }
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,

@@ -1,4 +1,4 @@
-"""Questions of several programs, asked in one pause.
+"""Questions of programs: the next one of each, and those of several asked in one pause.
 
 Standard library only, and nothing of this project: the sandboxed child process loads this file
 by itself.
@@ -12,11 +12,11 @@ When everything in a cell waits, what is waited for is asked at once:
    as they are called: code that asks for five opinions gets five.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
-    from effects.repls._functions import Answer, Ask
+    from effects.repls._functions import Answer, Ask, Program
 else:
     from _functions import Ask
 
@@ -36,6 +36,22 @@ def together(asks: "Sequence[Ask]") -> "tuple[Ask, list[int]]":
         for call in asks[i].calls
     ]
     return Ask(calls, True), taken
+
+
+def next_ask(
+    program: "Program", answers: "list[Answer] | None", say: Callable[[str], object]
+) -> "Ask":
+    """Let a program go on until it asks; `answers` is None at its beginning, `say` prints a line.
+
+    Raises what the program raises, `StopIteration` with its value at its end.
+    """
+    ask = next(program) if answers is None else program.send(answers)
+    while True:
+        if ask.said:
+            say(ask.said)
+        if ask.calls:
+            return ask
+        ask = program.send([])
 
 
 def apart(asks: "Sequence[Ask]", answers: "Sequence[Answer]") -> "list[list[Answer]]":

@@ -95,6 +95,10 @@ Isolation = Literal["best-effort", "strict"]
 what is missing is recorded. ``strict``: it doesn't start unless files and network are closed."""
 
 
+NEEDS_LINUX = "repl_backend='python' needs Linux, which keeps its code in; use repl_backend='monty'"
+"""Why there is no `python` backend on another system."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRule:
     """When a session is written down, so that a resume need not run its cells again.

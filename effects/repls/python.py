@@ -299,7 +299,7 @@ def _paused(frame: dict[str, Any]) -> Paused | None:
     return Paused(calls=known, parallel=parallel) if len(known) == len(made) else None
 
 
-def _host_call(call: object) -> HostCall | None:
+def _host_call(call: Any) -> HostCall | None:
     match call:
         case {
             "fn": str(fn),
@@ -310,7 +310,7 @@ def _host_call(call: object) -> HostCall | None:
             "recursive": bool() | None as recursive,
             "dedupe": bool(dedupe),
             "kind": str(kind),
-        } if kind in _HOST_KINDS:
+        } if kind in _HOST_KINDS and isinstance(call.get("schema"), str | None):
             return HostCall(
                 fn=fn,
                 prompt=prompt,
@@ -320,6 +320,7 @@ def _host_call(call: object) -> HostCall | None:
                 recursive=recursive,
                 dedupe=dedupe,
                 kind=cast(HostKind, kind),
+                schema=call.get("schema"),
             )
         case _:
             return None

@@ -8,8 +8,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_CONTAINER = "in a container, allow it user namespaces (for Docker: --security-opt with a profile)"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -23,7 +21,10 @@ class Layer:
     """``files`` or ``network`` when it closes them alone."""
 
 
-_NAMESPACE = f"Linux with user namespaces (sysctl user.max_user_namespaces above 0); {_CONTAINER}"
+_NAMESPACE = (
+    "Linux with user namespaces (sysctl user.max_user_namespaces above 0); in a container, a "
+    "seccomp profile that allows unshare and mount"
+)
 LAYERS: dict[str, Layer] = {
     "death signal": Layer(does="the process dies with its host", remedy="Linux"),
     "user namespace": Layer(does="rights over nothing but itself", remedy=_NAMESPACE),

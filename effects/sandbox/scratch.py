@@ -11,7 +11,7 @@ nobody else sees; the folder itself stays empty. Elsewhere it is the one place w
 
 import fcntl
 import os
-import shutil
+import secrets
 import tempfile
 import time
 from pathlib import Path
@@ -67,9 +67,34 @@ def sweep(base: str) -> int:
 
 
 def delete(folder: str) -> None:
-    """Delete a folder, also one in which code has locked folders of its own."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if os.path.exists(folder):
-        for path, _, _ in os.walk(folder):
-            os.chmod(path, 0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+    """Delete a folder, however deep what code made in it is, and however locked."""
+    try:
+        while _flattened(folder):
+            pass
+        os.rmdir(folder)
+    except OSError:
+        pass  # what can't be deleted now is left to a later sweep
+
+
+def _flattened(folder: str) -> bool:
+    """Delete a folder's files and bring up what is in its folders; whether it had any.
+
+    Nothing recurses, and no path gets longer than the system takes.
+    """
+    with os.scandir(folder) as listed:
+        entries = list(listed)
+    folders = list[str]()
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.path)
+        else:
+            os.unlink(entry.path)
+    for path in folders:
+        os.chmod(path, 0o700)
+        with os.scandir(path) as listed:
+            for entry in list(listed):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)  # else it could not be moved
+                os.rename(entry.path, os.path.join(folder, secrets.token_hex(16)))
+        os.rmdir(path)
+    return bool(folders)

@@ -5,6 +5,7 @@ from typing import Any, assert_never
 
 from effects.view.cut import clean, head, plural
 from rlm_fsm.event import (
+    AnswerChecked,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -50,6 +51,9 @@ def says(event: Event) -> str:
             return event.message
         case VariableRead():
             return f"{event.name} = {event.text if event.text is not None else event.error}"
+        case AnswerChecked():
+            found = [f"{item.path or 'the value'}: {item.message}" for item in event.problems]
+            return "fits" if event.value is not None else "; ".join(found)
         case GuardTripped():
             return f"{event.guard}: {event.reason}"
         case LimitReached():

@@ -212,6 +212,8 @@ class Follower:
                 return "running code"
             case Phase.READING:
                 return "reading the answer"
+            case Phase.CHECKING:
+                return "checking the answer"
             case Phase.NEW:
                 return "starting"
             case Phase.DONE | Phase.FAILED:

@@ -42,7 +42,9 @@ def show_run(
         console.print(part)
 
 
-def _about(run_id: str, state: RunState, origin: str, sandbox: str) -> Iterator[RenderableType]:
+def _about(
+    run_id: str, state: RunState, origin: str, sandbox: Sequence[str]
+) -> Iterator[RenderableType]:
     if state.context is not None:
         about = size(state.context.chars, state.context.documents)
         yield blocks.aside(f"{about} · {state.options.repl_backend} REPL · run {run_id}")

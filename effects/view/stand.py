@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from effects.view.cut import clean, head, plural
 from effects.view.plain import totals
-from rlm_fsm.effect import CallModel, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
 from rlm_fsm.fold import pending
 from rlm_fsm.state import Frame, RunState
 
@@ -97,6 +97,8 @@ def _effect(effect: Effect) -> str:
             return f"go on with cell {effect.call_id}"
         case ReadVariable():
             return f"read {effect.name}"
+        case CheckAnswer():
+            return f"check {effect.call_id}"
         case _:
             assert_never(effect)
 

@@ -79,6 +79,10 @@ DSPY = replace(
         "or, to finish, call SUBMIT(answer) in such a block."
     ),
     bad_name="FINAL_VAR takes the name of one variable, nothing else. Better call SUBMIT(answer).",
+    answer_shape=(
+        "The answer must be a value that fits this JSON schema:\n{schema}\n"
+        "Give the value itself to SUBMIT, or its fields by name."
+    ),
     fences=("python", "py", "python3", "py3", "repl", ""),
     blocks="first",
     batch_error="[ERROR] {message}",

@@ -77,6 +77,11 @@ PAPER = replace(
         "FINAL_VAR takes the name of one variable, nothing else. Write an answer that is text "
         "with FINAL; assign a value to a variable first."
     ),
+    answer_shape=(
+        "The answer must be a value that fits this JSON schema:\n{schema}\n"
+        "Finish with FINAL_VAR and the name of a variable that holds the value, or with FINAL and "
+        "the value as JSON."
+    ),
     require_repl="Not yet: look at the context in a ```repl block before you finish.",
     require_subcall="Not yet: ask a sub-model (llm_query) before you finish.",
 )

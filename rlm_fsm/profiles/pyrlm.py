@@ -24,7 +24,10 @@ What the session holds:
 - llm_batch(prompts): ask many prompts at once, in parallel; replies in the same order.
 - ask(question, text), ask_chunks(question, chunks), ask_chunks_first(question, chunks),
   pick_first_answer(answers): the same for one question over pieces of the text.
-- SHOW_VARS(): your variables.
+- map_chunks(question, chunks), reduce_tree(texts, question), classify_all(items, labels), \
+vote(prompt, n=5): many subcalls by one call. They print their number and cost first, and raise \
+SubcallLimitError before the first one when the budget doesn't allow all.
+- budget(): what is left, a dict. SHOW_VARS(): your variables.
 Variables, functions and imports survive from turn to turn, also after an error. The value of a \
 last bare expression is printed.
 
@@ -150,6 +153,25 @@ PYRLM = Profile(
         "with FINAL; assign a value to a variable first."
     ),
     bad_answer="The parenthesis of your FINAL( is never closed.",
+    answer_shape=(
+        "The answer must be a value that fits this JSON schema:\n{schema}\n"
+        "Finish with FINAL: and the value as JSON, with FINAL_VAR: and the name of a variable that "
+        "holds it, or by calling SUBMIT(value) in your code."
+    ),
+    answer_misfit=(
+        "Your answer doesn't fit the JSON schema that it must fit:\n{problems}\n"
+        "Mend it and give the answer again."
+    ),
+    problem="- {path}: {message}; found {found}",
+    more_problems="- and {count} more",
+    subcall_shape=(
+        "{prompt}\n\nReply with JSON only, without any other words, that fits this JSON schema:\n"
+        "{schema}"
+    ),
+    subcall_misfit=(
+        "{prompt}\n\nAn earlier reply to this was:\n{reply}\n\nIt does not fit:\n{problems}\n"
+        "Reply again, with JSON that fits."
+    ),
     fences=("python", "repl", "py", "python3", "py3", ""),
     bare_code=True,
     blocks="all",

@@ -109,6 +109,10 @@ RLMS = replace(
         "FINAL_VAR takes the name of one variable, nothing else. Better set "
         'answer["content"] to the value and answer["ready"] to True.'
     ),
+    answer_shape=(
+        "The answer must be a value that fits this JSON schema:\n{schema}\n"
+        'Put the value itself into answer["content"], not a text that describes it.'
+    ),
     fences=("repl", "python", "py", "python3", "py3", ""),
     subcall_error="Error: {message}",
     batch_error="Error: {message}",

@@ -1,0 +1,238 @@
+"""``rlm-fsm many JOBS.jsonl [PATH...]``: many questions, each over a context, as one batch."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effects.commands.choices import (
+    LIMIT_OPTIONS,
+    MODEL_OPTIONS,
+    WORK_OPTIONS,
+    make_adapters,
+    options_given,
+    policy_given,
+    prices_given,
+)
+from effects.commands.conclude import (
+    ANSWERED,
+    CANCELLED,
+    FAILED,
+    PARTIAL,
+    terminated_like_interrupted,
+)
+from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, Option, amount, whole
+from effects.commands.run import read_context, silent_logger
+from effects.commands.terminal import Terminal
+from rlm_fsm.errors import UsageError
+from rlm_fsm.policy import Policy
+
+if TYPE_CHECKING:
+    from effects.many.driver import Watcher
+    from effects.many.rows import JobResult, ManyResult
+
+BATCH_OPTIONS = (
+    Option(
+        name="batch",
+        metavar="NAME",
+        help="the batch's name in the log: with it the batch is gone on with, also when jobs were "
+        "added (default: made of the jobs, the options and the models)",
+    ),
+    Option(name="runs-at-once", metavar="N", convert=whole(1), help="runs (default 4)"),
+    Option(
+        name="calls-at-once",
+        metavar="N",
+        convert=whole(1),
+        help="model calls of all runs together (default 10)",
+    ),
+    Option(
+        name="max-failures",
+        metavar="N",
+        convert=whole(0),
+        help="begin no more runs when more jobs than that have failed (default: never stop)",
+    ),
+    Option(
+        name="budget-cost",
+        metavar="USD",
+        convert=amount,
+        help="cost of all runs together; every model needs a price that is known",
+    ),
+    Option(name="budget-tokens", metavar="N", convert=whole(0), help="tokens of all runs together"),
+    Option(name="budget-seconds", metavar="S", convert=amount, help="seconds for the whole batch"),
+)
+RESULT_OPTIONS = (
+    Option(
+        name="output",
+        metavar="FILE",
+        help="write the results there, a JSON line for each job in their order; else they go to "
+        "stdout, each as its job ends",
+    ),
+    Option(
+        name="sqlite",
+        metavar="FILE",
+        help="also put the results into the table results of this SQLite file",
+    ),
+    LOG,
+    JSON,
+    QUIET,
+    NO_COLOR,
+)
+GROUPS = {
+    "batch": BATCH_OPTIONS,
+    "model": MODEL_OPTIONS,
+    "limits of each run": LIMIT_OPTIONS,
+    "work": WORK_OPTIONS,
+    "output": RESULT_OPTIONS,
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What stands on the command line besides options."""
+    parser.add_argument(
+        "jobs",
+        metavar="JOBS",
+        nargs="?",
+        help='a JSONL file; a line is an object with "query", "context" (a text or a list of '
+        'texts) or "paths", and "id" and "metadata" where wanted',
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="files, folders or globs: the context of jobs that have none",
+    )
+
+
+def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
+    """Run a batch; the exit code. Raises `UsageError` before anything is started."""
+    from effects.many.budget import Budget
+    from effects.many.run import run_many
+    from effects.rlm import log_target
+
+    terminal = Terminal(arguments)
+    if not arguments.jobs:
+        raise UsageError("there are no jobs: rlm-fsm many JOBS.jsonl [PATH...]")
+    _check_writable(arguments.output, arguments.sqlite)
+    counts = {
+        "max_runs": arguments.runs_at_once,
+        "max_calls": arguments.calls_at_once,
+        "max_failures": arguments.max_failures,
+    }
+    view = _Told(_view(terminal))
+    try:
+        with terminated_like_interrupted():
+            result = run_many(
+                Path(arguments.jobs),
+                name=arguments.batch,
+                context=read_context(arguments.paths) if arguments.paths else None,
+                budget=Budget(
+                    max_cost_usd=arguments.budget_cost,
+                    max_total_tokens=arguments.budget_tokens,
+                    max_seconds=arguments.budget_seconds,
+                ),
+                watcher=view,
+                on_row=_writer(terminal, arguments),
+                policy=policy_given(arguments, Policy()),
+                prices=prices_given(arguments),
+                log=log_target(arguments.log),
+                logger=silent_logger(),
+                **{name: value for name, value in counts.items() if value is not None},
+                **make_adapters(arguments, environment),
+                **options_given(arguments),
+            )
+    except KeyboardInterrupt:
+        if not view.name:
+            raise
+        terminal.tell(
+            f"cancelled: {view.ended_jobs:,} of {view.jobs:,} jobs of batch {view.name} have "
+            "ended. The same command goes on."
+        )
+        return CANCELLED
+    return _report(terminal, arguments, result)
+
+
+class _Told:
+    """A watcher that remembers how far the batch came."""
+
+    def __init__(self, view: "Watcher | None") -> None:
+        self.name, self.jobs, self.ended_jobs = "", 0, 0
+        self._view = view
+
+    def begin(self, name: str, jobs: int) -> None:
+        self.name, self.jobs = name, jobs
+        if self._view is not None:
+            self._view.begin(name, jobs)
+
+    def handle(self, event: Any) -> None:
+        if self._view is not None:
+            self._view.handle(event)
+
+    def ended(self, row: "JobResult") -> None:
+        self.ended_jobs += 1
+        if self._view is not None:
+            self._view.ended(row)
+
+    def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
+
+
+def _view(terminal: Terminal) -> "Watcher | None":
+    from effects.view.many import ManyBar, ManyLines
+
+    if terminal.is_quiet:
+        return None
+    if terminal.has_live_view:
+        return ManyBar(terminal.console(sys.stderr))
+    return ManyLines(terminal.progress)
+
+
+def _writer(terminal: Terminal, arguments: Namespace) -> "Callable[[JobResult], None] | None":
+    """What writes a row to stdout as its job ends, unless the results go elsewhere."""
+    if arguments.output is not None or terminal.wants_json:
+        return None
+    return lambda row: terminal.json_line(row.to_dict())
+
+
+def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> int:
+    from effects.view.cut import dollars, plural, seconds
+
+    if arguments.output is not None:
+        result.to_jsonl(arguments.output)
+    if arguments.sqlite is not None:
+        result.to_sqlite(arguments.sqlite)
+    counts = result.counts()
+    if terminal.wants_json:
+        terminal.json(
+            {
+                "batch": result.name,
+                "log": result.log,
+                "counts": counts,
+                "stopped": result.stopped,
+                "total_tokens": result.total_tokens,
+                "cost_usd": result.cost_usd,
+                "seconds": round(result.seconds, 3),
+                "rows": [row.to_dict() for row in result],
+            }
+        )
+    if not terminal.is_quiet:
+        told = [
+            f"{count:,} {status.replace('_', ' ')}" for status, count in counts.items() if count
+        ]
+        told.append(plural(result.total_tokens, "token"))
+        if result.cost_usd is not None:
+            told.append(dollars(result.cost_usd))
+        terminal.tell(f"batch {result.name}: {', '.join([*told, seconds(result.seconds)])}")
+    if result.stopped is not None:
+        terminal.tell(f"stopped: {result.stopped}. The same command goes on.")
+    if counts["failed"]:
+        return FAILED
+    return PARTIAL if counts["partial"] or counts["not_started"] else ANSWERED
+
+
+def _check_writable(*paths: str | None) -> None:
+    """Refuse a file for results that can't be written: that must not turn out at the end."""
+    for path in paths:
+        if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+            raise UsageError(f"{path}: no file can be written there")

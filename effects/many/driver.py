@@ -1,0 +1,310 @@
+"""Driving a batch: which jobs are missing, and their runs a few at a time.
+
+1. A job's run has a name that follows from the batch and the job. So whoever starts the batch again
+   finds the runs that are there: those that have ended give their rows, those that were stopped go
+   on, the others begin. Nothing else is kept of a batch.
+2. One process works on a batch at a time: it holds the lease of a run that has the batch's name.
+3. What goes wrong with a run is its row's business; the others go on. A refused key stops the
+   batch: it would refuse the others too.
+4. A run that the budget cut short goes on once more at the end, if others left enough.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+from effects.interpreter import Appended
+from effects.jobs import Parts, begin, go_on, open_log, read_events
+from effects.log.base import EventLog
+from effects.many.budget import SHARED, Ledger, Used
+from effects.many.job import CheckedJob
+from effects.many.rows import JobResult, Origin, row_of
+from effects.replaying import folded
+from effects.result import RunResult, result_of
+from effects.sessions import OnChangedOutput
+from rlm_fsm.errors import ModelAuthError, RLMError, RunBusy
+from rlm_fsm.event import OnUncertain
+from rlm_fsm.ids import RunId
+from rlm_fsm.options import Options
+from rlm_fsm.policy import Policy, estimate
+from rlm_fsm.price import NANO_USD
+from rlm_fsm.state import RunState
+from rlm_fsm.values import estimate_tokens
+
+_logger = logging.getLogger("rlm_fsm")
+
+OnRow = Callable[[JobResult], None]
+
+
+class Watcher(Protocol):
+    """Shows a batch."""
+
+    def begin(self, name: str, jobs: int) -> None:
+        """The batch begins; the rows of jobs that have ended come first."""
+        ...
+
+    def handle(self, event: Appended) -> None:
+        """An event of any run."""
+        ...
+
+    def ended(self, row: JobResult) -> None:
+        """A job has its row."""
+        ...
+
+    def close(self) -> None:
+        """The batch has ended, in whatever way."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """One batch in this process."""
+
+    name: str
+    jobs: Sequence[CheckedJob]
+    parts: Parts
+    options: Options
+    """Of runs that begin; their policy is the ledger's to say."""
+    ledger: Ledger
+    max_runs: int
+    max_failures: int | None = None
+    on_uncertain: OnUncertain = "retry"
+    on_changed_output: OnChangedOutput = "raise"
+    emit: OnRow
+    """Is told each row once, as the jobs end."""
+
+    stopped: str | None = None
+    """Why no more runs are begun."""
+    _rows: dict[str, JobResult] = field(default_factory=dict[str, JobResult])
+    _queue: deque[CheckedJob] = field(default_factory=deque[CheckedJob])
+    _cut: dict[str, JobResult] = field(default_factory=dict[str, JobResult])
+    """Jobs that the budget cut short, with the rows that they have until they go on."""
+    _existing: set[RunId] = field(default_factory=set[RunId])
+    _active: int = 0
+    _failures: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def drive(self) -> list[JobResult]:
+        """Run what is missing; the rows in the order of the jobs.
+
+        Raises `RunBusy` when another process works on the batch.
+        """
+        with ExitStack() as stack:
+            log = open_log(self.parts.log, stack)
+            stack.enter_context(self._lease(log))
+            self.parts = replace(self.parts, log=log)
+            await self._look(log)
+            await self._work()
+            cut = [job for job in self.jobs if job.id in self._cut]
+            if cut and self.stopped is None:
+                self._queue.extend(cut)
+                await self._work()
+            for row in self._cut.values():
+                self._take(row)
+        return [self._rows[job.id] for job in self.jobs]
+
+    # -- before
+
+    def _lease(self, log: EventLog) -> AbstractContextManager[object]:
+        try:
+            return log.lead(RunId(self.name))
+        except RunBusy as busy:
+            raise RunBusy(
+                f"the batch {self.name} is being worked on by another process, or another call "
+                f"in this one. Nothing was spent here. ({busy})",
+                path=log.path,
+            ) from busy
+
+    async def _look(self, log: EventLog) -> None:
+        """Take the rows of jobs that have ended; queue the others, stopped ones first."""
+        there = {info.run_id for info in log.runs()}
+        new: list[CheckedJob] = []
+        for job in self.jobs:
+            run_id = job.run_id(self.name)
+            if run_id not in there:
+                new.append(job)
+                continue
+            self._existing.add(run_id)
+            try:
+                result, state = self._read(log, run_id)
+            except RLMError as error:
+                self._take(row_of(job, run_id, None, origin="none", error=str(error)))
+                continue
+            self.ledger.note(run_id, _used(state))
+            if _is_missing(state, self.ledger.policy):
+                self._queue.append(job)
+            else:
+                self._take(row_of(job, run_id, result, origin="log"))
+            await asyncio.sleep(0)  # a long log shouldn't keep others from the loop
+        self._queue.extend(new)
+
+    def _read(self, log: EventLog, run_id: RunId) -> tuple[RunResult, RunState]:
+        """A run as the log has it."""
+        state = folded(log.load(run_id), run_id)
+        # The log is closed when somebody asks for the trace.
+        source = log if log.path == ":memory:" else log.path
+        answer_type = self.parts.answer_type
+        read = partial(read_events, source, run_id)
+        return result_of(run_id, state, read, answer_type), state
+
+    # -- work
+
+    async def _work(self) -> None:
+        count = min(self.max_runs, len(self._queue))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        while self._queue:
+            job = self._queue.popleft()
+            policy = await self._admitted(job)
+            if policy is None:
+                self._leave(job)
+                continue
+            self._active += 1
+            try:
+                self._judge(job, await self._run(job, policy), policy)
+            finally:
+                self._active -= 1
+                async with self._changed:
+                    self._changed.notify_all()
+
+    async def _admitted(self, job: CheckedJob) -> Policy | None:
+        """The limits of the job's run, once the budget has room for it; None for never."""
+        first = self._first_call(job)
+        async with self._changed:
+            while self.stopped is None:
+                at_once = min(self.max_runs - self._active, len(self._queue) + 1)
+                policy = self.ledger.grant(
+                    job.run_id(self.name), first=first, at_once=max(1, at_once)
+                )
+                if policy is not None:
+                    return policy
+                if self.ledger.is_idle or self.ledger.reached() is not None:
+                    self.stopped = self.ledger.refusal(first)
+                    break
+                await self._changed.wait()
+        return None
+
+    async def _run(self, job: CheckedJob, policy: Policy) -> JobResult:
+        """Run a job to its end, whatever end it is."""
+        run_id = job.run_id(self.name)
+        origin: Origin = "resumed" if run_id in self._existing else "new"
+        error: Exception | None = None
+        try:
+            if not await self._perform(job, run_id, policy):
+                origin = "log"
+        except Exception as failure:  # a user's adapter or session may raise anything
+            error = failure
+            if not isinstance(failure, RLMError):
+                _logger.exception("job %s of batch %s failed", job.id, self.name)
+        finally:
+            found = self._found(run_id)
+            self.ledger.settle(run_id, _used(found[1]) if found else Used())
+        told = None if error is None else f"{error}" or type(error).__name__
+        if isinstance(error, ModelAuthError) and self.stopped is None:
+            self.stopped = f"the model service refused the key: {told}"
+        return row_of(job, run_id, found[0] if found else None, origin=origin, error=told)
+
+    async def _perform(self, job: CheckedJob, run_id: RunId, policy: Policy) -> bool:
+        """Begin the job's run or go on with it; False when its share is no more than it had."""
+        parts = replace(self.parts, labels={"batch": self.name, "job": job.id})
+        context = await asyncio.to_thread(job.open)
+        if run_id not in self._existing:
+            self._existing.add(run_id)
+            options = replace(self.options, policy=policy)
+            await begin(parts, job.query, context, options, run_id)
+            return True
+        assert not isinstance(parts.log, str), "the batch has opened its log"
+        if not _is_missing(self._read(parts.log, run_id)[1], policy):
+            return False
+        await go_on(
+            parts,
+            run_id,
+            context=context,
+            policy=policy,
+            on_uncertain=self.on_uncertain,
+            on_changed_output=self.on_changed_output,
+        )
+        return True
+
+    def _found(self, run_id: RunId) -> tuple[RunResult, RunState] | None:
+        """What the log has of a run; None when it never began, or can't be read."""
+        log = self.parts.log
+        assert not isinstance(log, str), "the batch has opened its log"
+        try:
+            return self._read(log, run_id)
+        except RLMError:
+            return None
+
+    # -- after
+
+    def _judge(self, job: CheckedJob, row: JobResult, policy: Policy) -> None:
+        """Take a row, unless the budget cut its run short for the first time."""
+        if row.limit in SHARED and getattr(policy, row.limit) != getattr(
+            self.ledger.policy, row.limit
+        ):
+            allowed = getattr(policy, row.limit)
+            row = replace(row, error=f"the batch's budget left it {row.limit}={allowed:,}")
+            if job.id not in self._cut:
+                self._cut[job.id] = row
+                return
+        self._cut.pop(job.id, None)
+        self._take(row)
+        self._failures += row.status == "failed"
+        if self.max_failures is not None and self._failures > self.max_failures:
+            self.stopped = self.stopped or f"more than {self.max_failures} jobs failed"
+
+    def _leave(self, job: CheckedJob) -> None:
+        """A job that isn't begun, or doesn't go on."""
+        if job.id in self._cut:
+            return
+        run_id = job.run_id(self.name)
+        found = self._found(run_id) if run_id in self._existing else None
+        result = found[0] if found else None
+        row = row_of(job, run_id, result, origin="log" if result else "none")
+        why = f"{self.stopped}. Start the batch again to go on"
+        # What an earlier process left half done keeps its best answer.
+        has_answer = row.status == "partial"
+        self._take(replace(row, status="partial" if has_answer else "not_started", error=why))
+
+    def _take(self, row: JobResult) -> None:
+        self._rows[row.id] = row
+        self.emit(row)
+
+    def _first_call(self, job: CheckedJob) -> Used:
+        """The estimate of a run's first call."""
+        options, price = self.options, self.options.price_of("root")
+        chars = len(options.root_system) + len(options.system_prompt_supplement) + len(job.query)
+        nusd = price.price.estimate_nusd(estimate_tokens(chars), options.max_tokens) if price else 0
+        return Used(tokens=estimate(chars, options.max_tokens), cost_usd=nusd / NANO_USD)
+
+
+def _is_missing(state: RunState, policy: Policy) -> bool:
+    """Whether a run is to go on: it was stopped, or a limit ended it that is larger now.
+
+    A run that gave up by itself has ended: it would give up again.
+    """
+    if state.status == "finished" or state.cause == "guard":
+        return False
+    if state.limit is None:
+        return True
+    allowed = getattr(state.options.policy, state.limit, None)
+    now = getattr(policy, state.limit, None)
+    return allowed is not None and (now is None or now > allowed)
+
+
+def _used(state: RunState) -> Used:
+    """What a run has used, with what is set aside for calls whose cost isn't known."""
+    spent = state.spent
+    return Used(
+        tokens=spent.usage.total_tokens,
+        cost_usd=(spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD,
+        seconds=spent.seconds,
+    )

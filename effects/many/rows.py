@@ -1,0 +1,214 @@
+"""What a batch gives: a row for each job, for programs, JSONL files and SQLite tables."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from effects.many.job import CheckedJob
+from effects.result import RunResult, RunUsage
+from rlm_fsm.ids import RunId
+from rlm_fsm.trace import Trace
+
+RowStatus = Literal["finished", "partial", "failed", "not_started"]
+Origin = Literal["new", "resumed", "log", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How one job of a batch ended."""
+
+    id: str
+    """The job's id, or the hash of its content."""
+    query: str
+    status: RowStatus
+    """``finished``, ``partial`` (a limit was reached, the best answer so far), ``failed``, or
+    ``not_started`` (nor gone on with); `error` says why."""
+    origin: Origin
+    """``new``: run now. ``resumed``: begun by an earlier process, ended now. ``log``: an earlier
+    process had ended it. ``none``: there is no run."""
+    run_id: RunId
+    """The job's run; of a job that wasn't started, what it would be called."""
+    output: str = ""
+    limit: str | None = None
+    """The limit that ended it."""
+    error: str | None = None
+    """Why it has no answer, or only a partial one."""
+    usage: RunUsage | None = None
+    """What the run used, by whatever process; None when there is no run."""
+    cost_usd: float | None = None
+    """Sum of the known costs; None when none is known."""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The job's own."""
+    result: RunResult | None = field(default=None, repr=False)
+    """The whole result; None when there is no run."""
+
+    @property
+    def trace(self) -> Trace | None:
+        """The steps of the run, read from its log when first asked for."""
+        return None if self.result is None else self.result.trace
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain data, one level deep but for `metadata`."""
+        used = self.usage
+        return {
+            "id": self.id,
+            "query": self.query,
+            "status": self.status,
+            "output": self.output,
+            "limit": self.limit,
+            "error": self.error,
+            "run_id": self.run_id,
+            "origin": self.origin,
+            "steps": used.steps if used else 0,
+            "subcalls": used.subcalls if used else 0,
+            "model_calls": used.model_calls if used else 0,
+            "prompt_tokens": used.prompt_tokens if used else 0,
+            "completion_tokens": used.completion_tokens if used else 0,
+            "total_tokens": used.total_tokens if used else 0,
+            "uncertain_calls": used.uncertain_calls if used else 0,
+            "seconds": round(used.seconds, 3) if used else 0.0,
+            "cost_usd": self.cost_usd,
+            "metadata": dict(self.metadata),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyResult(Sequence[JobResult]):
+    """The rows of a batch, in the order of its jobs."""
+
+    name: str
+    """The batch's name: with it, and with the same jobs, the batch can be gone on with."""
+    rows: tuple[JobResult, ...]
+    log: str
+    """Where the runs are: a file, or ``:memory:``."""
+    seconds: float
+    """How long this process took."""
+    stopped: str | None = None
+    """Why jobs were not started; None when all were."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> JobResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[JobResult]: ...
+    def __getitem__(self, index: int | slice) -> JobResult | Sequence[JobResult]:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[JobResult]:
+        return iter(self.rows)
+
+    def by_id(self, id: str) -> JobResult:
+        """The row of a job. `KeyError` when there is none."""
+        for row in self.rows:
+            if row.id == id:
+                return row
+        raise KeyError(id)
+
+    def having(self, *statuses: RowStatus) -> list[JobResult]:
+        """The rows with one of these statuses."""
+        return [row for row in self.rows if row.status in statuses]
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all runs, those of earlier processes included."""
+        return sum(row.usage.total_tokens for row in self.rows if row.usage)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum of the known costs of all runs; None when none is known."""
+        known = [row.cost_usd for row in self.rows if row.cost_usd is not None]
+        return sum(known) if known else None
+
+    def counts(self) -> dict[RowStatus, int]:
+        """How many rows have each status; all four are there."""
+        found: dict[RowStatus, int] = dict.fromkeys(
+            ("finished", "partial", "failed", "not_started"), 0
+        )
+        for row in self.rows:
+            found[row.status] += 1
+        return found
+
+    def to_jsonl(self, path: str | os.PathLike[str]) -> None:
+        """Write a line for each row. The file is replaced as a whole, or not at all."""
+        write_jsonl(path, (row.to_dict() for row in self.rows))
+
+    def to_sqlite(self, path: str | os.PathLike[str], table: str = "results") -> None:
+        """Write the rows into a table of a SQLite file, for Datasette and others.
+
+        The key is `run_id`: a batch that is gone on with replaces its own rows. Columns: those of
+        `JobResult.to_dict`, and `batch`.
+        """
+        from sqlite_utils import Database
+
+        rows = [{"batch": self.name, **_storable(row.to_dict())} for row in self.rows]
+        database = Database(os.fspath(path))
+        try:
+            database.table(table).upsert_all(rows, pk="run_id", alter=True)
+        finally:
+            database.close()
+
+
+def row_of(
+    job: CheckedJob,
+    run_id: RunId,
+    result: RunResult | None,
+    *,
+    origin: Origin,
+    error: str | None = None,
+) -> JobResult:
+    """The row of a job that has a run, or could have none (`result` is None)."""
+    if result is None:
+        return JobResult(
+            id=job.id,
+            query=job.query,
+            status="failed",
+            origin="none",
+            run_id=run_id,
+            error=error,
+            metadata=job.metadata,
+        )
+    status: RowStatus = "failed"
+    if result.status in ("finished", "partial") and error is None:
+        status = "finished" if result.status == "finished" else "partial"
+    why = error or result.error
+    if why is None and status == "partial":
+        why = f"the limit {result.limit} is reached"
+    return JobResult(
+        id=job.id,
+        query=job.query,
+        status=status,
+        origin=origin,
+        run_id=run_id,
+        output=result.output,
+        limit=result.limit,
+        error=why,
+        usage=result.usage,
+        cost_usd=result.cost_usd,
+        metadata=job.metadata,
+        result=result,
+    )
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file: as a whole, or not at all. In ASCII, so that any text can be held."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """Texts as SQLite can hold them: lone surrogates, which UTF-8 lacks, as question marks."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }

@@ -1,0 +1,371 @@
+"""Functions that make many subcalls in a known number, said before the first one.
+
+Standard library only, and nothing of this project: a sandboxed child process loads this file by
+itself, with `_functions`, whose rules hold here too.
+
+1. Before anything is asked, the host is asked for a forecast: how many subcalls at most, how many
+   tokens, at what cost where prices are known. What doesn't fit into what is left of the limits is
+   a `SubcallLimitError`, and nothing was spent. What fits is printed, in a line.
+2. A level of subcalls is one parallel batch. None of them becomes a run of its own: their number
+   would not be known.
+3. Replies that say nothing (empty, NO_ANSWER, failed) aren't carried on.
+"""
+
+# The parts of `_functions` that make calls are shared with this file alone.
+# pyright: reportPrivateUsage=false
+
+import json
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING or __package__:
+    from effects.repls import _arguments, _functions
+else:
+    import _arguments
+    import _functions
+
+FAN_IN = 8
+"""Texts that one subcall of `reduce_tree` puts together."""
+ITEMS_PER_CALL = 20
+"""Most items that one subcall of `classify_all` is given: more, and small models lose count."""
+
+_ITEM_CHARS = 20_000
+"""Most characters of items in one subcall, unless one item alone is longer."""
+_LABEL_TOKENS = 240
+"""Tokens of a subcall's reply that labels may take: less than `subcall_max_tokens` by default."""
+_COMBINE = (
+    "Question: {question}\n{count} partial results follow, each under its number. Put them "
+    "together into one result that answers the question: keep every fact that it needs, once. "
+    "If none of them helps, reply NO_ANSWER."
+)
+_CLASSIFY = (
+    "Give each of the {count} numbered items exactly one of these labels:\n{labels}\n"
+    "{question}Reply with one line for each item and nothing else: its number, a colon, its label."
+)
+_ATTEMPT = "{prompt}\n\n(Independent attempt {number} of {count}.)"
+"""Equal prompts would be asked once, and a model would answer them alike."""
+_NUMBERED = re.compile(r"^\W*(\d+)\W+(.*)$", re.MULTILINE)
+_EDGES = " \t\r\n.!,;:*`'\"()[]"
+
+Program = Generator["_functions.Ask", "list[_functions.Answer]", Any]
+
+
+def programs() -> dict[str, Callable[..., Program]]:
+    """The functions, by name."""
+    made: tuple[Callable[..., Program], ...] = (map_chunks, reduce_tree, classify_all, vote)
+    return {function.__name__: function for function in made}
+
+
+def map_chunks(
+    question: str,
+    chunks: object,
+    chunk_size: int | None = None,
+    overlap: int = 0,
+    max_tokens: int | None = None,
+    model: str | None = None,
+    on_error: str = "raise",
+) -> Program:
+    """Ask one question about each chunk, in parallel. Returns the replies in their order.
+
+    Chunks are as in ask_chunks. The number of subcalls is printed first.
+    """
+    form = f"Question: {_question(question)}\nSnippet:\n"
+    prompts = [form + text for text in _arguments.pieces_of(chunks, chunk_size, overlap)]
+    ask = _asks("map_chunks", model, max_tokens, on_error)
+    line = yield from _forecast("map_chunks", prompts, model=model, max_tokens=max_tokens)
+    return (yield from ask(prompts, line))
+
+
+def reduce_tree(
+    texts: object,
+    question: str,
+    fan_in: int = FAN_IN,
+    max_tokens: int | None = None,
+    model: str | None = None,
+    on_error: str = "raise",
+) -> Program:
+    """Put many texts together into one that answers the question, fan_in at a time.
+
+    Each level is one parallel batch. Texts that say nothing are left out; with none left the
+    result is NO_ANSWER.
+    """
+    asked = _question(question)
+    if _arguments.whole_number("fan_in", fan_in) < 2:
+        raise ValueError(f"fan_in must be 2 or more, not {fan_in}")
+    left = [(text, False) for text in _arguments.texts_of("texts", texts) if _says(text)]
+    ask = _asks("reduce_tree", model, max_tokens, on_error)
+    first = _asked(left, fan_in)
+    line = yield from _forecast(
+        "reduce_tree",
+        [_combined(group, asked) for group in first],
+        later=_later_levels(len(_groups(left, fan_in)), fan_in),
+        model=model,
+        max_tokens=max_tokens,
+    )
+    while len(left) > 1 or (left and not left[0][1]):
+        groups = _groups(left, fan_in)
+        prompts = [_combined(group, asked) for group in _asked(left, fan_in)]
+        answers = iter((yield from ask(prompts, line)))
+        line = ""
+        is_last = len(groups) == 1
+        merged = [(next(answers), True) if is_last or group[1:] else group[0] for group in groups]
+        left = [(text, done) for text, done in merged if _says(text)]
+    return left[0][0] if left else _functions.NO_ANSWER
+
+
+def classify_all(
+    items: object,
+    labels: object,
+    question: str | None = None,
+    per_call: int = ITEMS_PER_CALL,
+    model: str | None = None,
+    max_tokens: int | None = None,
+    on_error: str = "raise",
+) -> Program:
+    """Give each item one of the labels. Returns a label for each item, None where none was given.
+
+    labels is a list of texts, or a dict from labels to what they mean. Equal items are asked once,
+    several in a subcall.
+    """
+    texts = [" ".join(text.split()) for text in _arguments.texts_of("items", items)]
+    known = _labels(labels)
+    if _arguments.whole_number("per_call", per_call) < 1:
+        raise ValueError(f"per_call must be 1 or more, not {per_call}")
+    longest = max(len(label) for label in known)
+    most = max(1, min(per_call, _LABEL_TOKENS // (8 + longest // 3)))
+    groups = _packed(list(dict.fromkeys(texts)), per_call if max_tokens else most)
+    about = "" if question is None else _question(question).strip() + "\n"
+    prompts = [_classified(group, known, about) for group in groups]
+    ask = _asks("classify_all", model, max_tokens, on_error)
+    line = yield from _forecast("classify_all", prompts, model=model, max_tokens=max_tokens)
+    found: dict[str, str] = {}
+    for group, reply in zip(groups, (yield from ask(prompts, line)), strict=True):
+        found.update(_read_labels(reply, group, list(known)))
+    missing = sum(text not in found for text in texts)
+    if missing:
+        told = f"classify_all: {missing:,} of {len(texts):,} items got no label (None)"
+        yield _functions.Ask([], False, told)
+    return [found.get(text) for text in texts]
+
+
+def vote(
+    prompt: object,
+    n: int = 5,
+    choices: object = None,
+    max_tokens: int | None = None,
+    model: str | None = None,
+) -> Program:
+    """Ask one prompt n times and return the reply that most agree on; how they voted is printed.
+
+    Replies count as equal apart from case and punctuation at their ends. With choices (texts), a
+    reply that names none of them, or several, doesn't count. Of equally many, the first one wins.
+    """
+    text = _arguments.texts_of("the prompt", [prompt])[0]
+    if _arguments.whole_number("n", n) < 1:
+        raise ValueError(f"n must be 1 or more, not {n}")
+    allowed = None if choices is None else list(_labels(choices, "choices"))
+    prompts = [_ATTEMPT.format(prompt=text, number=i, count=n) for i in range(1, n + 1)]
+    if allowed:
+        prompts = [f"{one}\nReply with one of: {', '.join(allowed)}." for one in prompts]
+    ask = _asks("vote", model, max_tokens, "return")
+    line = yield from _forecast("vote", prompts, model=model, max_tokens=max_tokens)
+    replies = yield from ask(prompts, line)
+    counted = _tally(replies, allowed)
+    if not counted:
+        failed = [reply for reply in replies if reply.startswith(_functions.ERROR_MARK.strip())]
+        why = f", the first with: {failed[0]}" if failed else f": {replies[0][:200]!r}"
+        raise _functions.SubcallError(f"none of {n} replies can be counted{why}", replies)
+    told = ", ".join(f"{count} for {reply[:60]!r}" for reply, count in counted[:4])
+    yield _functions.Ask([], False, f"vote: {told} of {n}")
+    return counted[0][0]
+
+
+# -- asking
+
+
+def _asks(
+    fn: str, model: object, max_tokens: object, on_error: object
+) -> Callable[[list[str], str], Generator["_functions.Ask", "list[_functions.Answer]", list[str]]]:
+    """What asks one level of prompts, and prints a line before; wrong arguments raise at once."""
+    _functions._raises(on_error)
+    _functions._calls(fn, None, [], model, max_tokens)
+
+    def ask(
+        prompts: list[str], line: str
+    ) -> Generator["_functions.Ask", "list[_functions.Answer]", list[str]]:
+        calls = _functions._calls(fn, None, prompts, model, max_tokens, False)
+        if line:
+            yield _functions.Ask([], False, line)
+        return (yield from _functions._many(calls, True, on_error))
+
+    return ask
+
+
+def _forecast(
+    fn: str,
+    prompts: Sequence[str],
+    *,
+    later: Sequence[tuple[int, int]] = (),
+    model: str | None,
+    max_tokens: int | None,
+) -> Generator["_functions.Ask", "list[_functions.Answer]", str]:
+    """The line that tells what is about to be asked. Raises `SubcallLimitError` for too much.
+
+    `prompts` are those of the first level; `later` has the subcalls of each further level, and how
+    many replies its prompts hold.
+    """
+    unique = list(dict.fromkeys(prompts))
+    if not unique:
+        return ""
+    count = len(unique) + sum(calls for calls, _ in later)
+    chars = sum(map(len, unique)) + sum(calls * len(_COMBINE) for calls, _ in later)
+    request = {"calls": count, "chars": chars, "replies": sum(held for _, held in later)}
+    (call,) = _functions._calls(fn, None, [json.dumps(request)], model, max_tokens, False)
+    [(kind, text)] = yield _functions.Ask([{**call, "kind": "forecast"}], False)
+    if kind == "limit":
+        raise _functions.SubcallLimitError(f"{fn}: {text}. Nothing was asked.")
+    if kind != "text":
+        raise _functions.SubcallError(f"{fn}: {text}")
+    told = json.loads(text)
+    cost = "" if told["cost_usd"] is None else f", ${told['cost_usd']:.4f}"
+    at_most, plural = ("at most ", " in {} levels") if later else ("", "")
+    plural = plural.format(len(later) + 1)
+    calls = f"{count:,} subcall{'' if count == 1 else 's'}"
+    return f"{fn}: {at_most}{calls}{plural}, at most about {told['tokens']:,} tokens{cost}"
+
+
+# -- trees
+
+
+def _groups(items: Sequence[tuple[str, bool]], fan_in: int) -> list[Sequence[tuple[str, bool]]]:
+    """As few groups of at most `fan_in` as will do, of sizes as equal as can be."""
+    if not items:
+        return []
+    count = -(-len(items) // fan_in)
+    size, larger = divmod(len(items), count)
+    starts = [size * i + min(i, larger) for i in range(count)]
+    return [items[start : start + size + (i < larger)] for i, start in enumerate(starts)]
+
+
+def _asked(items: Sequence[tuple[str, bool]], fan_in: int) -> list[Sequence[tuple[str, bool]]]:
+    """The groups that a subcall is made for: a text alone is passed on, unless it is the only."""
+    groups = _groups(items, fan_in)
+    return [group for group in groups if len(group) > 1 or len(groups) == 1]
+
+
+def _later_levels(count: int, fan_in: int) -> list[tuple[int, int]]:
+    """Subcalls of each level that puts replies of `count` texts together, and how many it holds."""
+    found: list[tuple[int, int]] = []
+    while count > 1:
+        groups = -(-count // fan_in)
+        alone = 2 * groups - count if count < 2 * groups else 0
+        found.append((groups - alone, count))
+        count = groups
+    return found
+
+
+def _combined(items: Sequence[tuple[str, bool]], question: str) -> str:
+    parts = [_COMBINE.format(question=question, count=len(items))]
+    return "\n\n".join([*parts, *(f"[{n}]\n{text}" for n, (text, _) in enumerate(items, 1))])
+
+
+def _says(text: str) -> bool:
+    """Whether a text says anything."""
+    bare = text.strip()
+    return bool(bare) and not (
+        bare.strip(_EDGES).upper() == _functions.NO_ANSWER
+        or bare.startswith(_functions.ERROR_MARK.strip())
+    )
+
+
+# -- labels
+
+
+def _labels(labels: object, name: str = "labels") -> dict[str, str]:
+    """The labels with what they mean, which may be nothing."""
+    if isinstance(labels, Mapping):
+        pairs = cast(Mapping[object, object], labels)
+        known = {str(label).strip(): str(meaning).strip() for label, meaning in pairs.items()}
+    else:
+        known = {text.strip(): "" for text in _arguments.texts_of(name, labels)}
+    if not known or "" in known:
+        raise ValueError(f"{name} must be a list of texts that aren't empty, not {labels!r:.200}")
+    return known
+
+
+def _packed(texts: Sequence[str], most: int) -> list[list[str]]:
+    """Groups of at most `most` texts and `_ITEM_CHARS` characters."""
+    groups: list[list[str]] = []
+    room = 0
+    for text in texts:
+        if not groups or len(groups[-1]) >= most or len(text) > room:
+            groups.append([])
+            room = _ITEM_CHARS
+        groups[-1].append(text)
+        room -= len(text)
+    return groups
+
+
+def _classified(items: Sequence[str], labels: Mapping[str, str], question: str) -> str:
+    listed = "\n".join(f"- {label}: {of}" if of else f"- {label}" for label, of in labels.items())
+    head = _CLASSIFY.format(count=len(items), labels=listed, question=question)
+    return "\n".join([head, "", *(f"{n}: {item}" for n, item in enumerate(items, 1))])
+
+
+def _read_labels(reply: str, items: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """The labels that a reply gives to items; the first one of each counts."""
+    if reply.startswith(_functions.ERROR_MARK.strip()):
+        return {}
+    found: dict[str, str] = {}
+    for number, rest in _NUMBERED.findall(reply):
+        label = _label(rest, labels)
+        if label is not None and 1 <= int(number) <= len(items):
+            found.setdefault(items[int(number) - 1], label)
+    if not found and len(items) == 1 and (label := _label(reply, labels)) is not None:
+        found[items[0]] = label
+    return found
+
+
+def _label(text: str, labels: Sequence[str]) -> str | None:
+    """The label that a text is, or the only one that it names."""
+    plain = _plain(text)
+    for label in labels:
+        if _plain(label) == plain:
+            return label
+    named = [
+        label for label in labels if re.search(rf"(?<!\w){re.escape(_plain(label))}(?!\w)", plain)
+    ]
+    # "not spam" names "spam" too: of labels that hold one another, the longest is meant.
+    longest = [label for label in named if not any(_holds(other, label) for other in named)]
+    return longest[0] if len(longest) == 1 else None
+
+
+def _holds(other: str, label: str) -> bool:
+    return other != label and _plain(label) in _plain(other)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(_EDGES)
+
+
+def _tally(replies: Sequence[str], allowed: Sequence[str] | None) -> list[tuple[str, int]]:
+    """Different replies with how often each was given, most often first."""
+    first: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for reply in replies:
+        if reply.startswith(_functions.ERROR_MARK.strip()) or not reply.strip():
+            continue
+        named = reply.strip() if allowed is None else _label(reply, allowed)
+        if named is not None:
+            key = _plain(named)
+            first.setdefault(key, named)
+            counts[key] = counts.get(key, 0) + 1
+    order = sorted(counts, key=lambda key: -counts[key])
+    return [(first[key], counts[key]) for key in order]
+
+
+def _question(question: object) -> str:
+    if not isinstance(question, str) or not question.strip():
+        raise TypeError(f"question must be a text (str), not {type(question).__name__}")
+    return question

@@ -1,0 +1,1 @@
+"""The escape corpus: payloads by technique, canaries that they would trip, hosts to try them on."""

@@ -1,0 +1,350 @@
+"""`map_chunks`, `reduce_tree`, `classify_all`, `vote`: what they ask, say and give back; what the
+machine forecasts; and runs of them under limits."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effects.repls._combinators import programs
+from effects.repls._functions import Answer, Ask, SubcallError, SubcallLimitError, drive
+from effects.repls._text import TextView
+from rlm_fsm import FakeAdapter, Policy, RunResult, SqliteLog, replay, run
+from rlm_fsm.event import CodeExecuted, CodePaused, ModelReplied
+from rlm_fsm.price import Price
+from rlm_fsm.values import HostCall
+
+FORECAST = {"tokens": 900, "cost_usd": None}
+
+
+class Host:
+    """Answers forecasts, and prompts by a rule; remembers what was asked."""
+
+    def __init__(self, rule: Callable[[str], str] = lambda prompt: "ok") -> None:
+        self.rule = rule
+        self.forecasts: list[dict[str, int]] = []
+        self.levels: list[list[str]] = []
+        self.calls: list[HostCall] = []
+
+    def __call__(self, ask: Ask) -> list[Answer]:
+        calls = [HostCall(**call) for call in ask.calls]
+        if calls[0].kind == "forecast":
+            self.forecasts.append(json.loads(calls[0].prompt))
+            return [("text", json.dumps({**FORECAST, "subcalls": self.forecasts[-1]["calls"]}))]
+        assert ask.parallel
+        self.calls += calls
+        self.levels.append([call.prompt for call in calls])
+        return [self._answer(call.prompt) for call in calls]
+
+    def _answer(self, prompt: str) -> Answer:
+        said = self.rule(prompt)
+        return ("error", said[1:]) if said.startswith("!") else ("text", said)
+
+    def run(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return drive(programs()[name](*args, **kwargs), self)
+
+    @property
+    def made(self) -> int:
+        return sum(len(dict.fromkeys(level)) for level in self.levels)
+
+
+# -- map_chunks
+
+
+def test_map_chunks_takes_what_ask_chunks_takes() -> None:
+    view = TextView("abcdef")
+    for chunks, options in ((view, {"chunk_size": 2}), ([(0, 2, "ab"), (2, 4, "cd")], {})):
+        host = Host()
+        replies = host.run("map_chunks", "q", chunks, **options)
+        assert replies == ["ok"] * len(host.levels[0])
+    assert host.levels[0] == ["Question: q\nSnippet:\nab", "Question: q\nSnippet:\ncd"]
+    assert host.run("map_chunks", "q", []) == []
+
+
+def test_subcalls_of_combinators_are_never_runs_of_their_own() -> None:
+    host = Host()
+    host.run("map_chunks", "q", ["a"], model="mini", max_tokens=7)
+    (call,) = host.calls
+    assert (call.recursive, call.model, call.max_tokens) == (False, "mini", 7)
+    assert (call.fn, call.kind) == ("map_chunks", "subcall")
+
+
+def test_equal_chunks_are_forecast_once() -> None:
+    host = Host()
+    assert host.run("map_chunks", "q", ["a", "a", "b"]) == ["ok"] * 3
+    assert [forecast["calls"] for forecast in host.forecasts] == [2]
+
+
+def test_a_failed_chunk_raises_or_is_marked() -> None:
+    host = Host(lambda prompt: "!gone" if prompt.endswith("b") else "ok")
+    with pytest.raises(SubcallError, match="1 of 2 subcalls failed") as caught:
+        host.run("map_chunks", "q", ["a", "b"])
+    assert caught.value.results == ["ok", None]
+    assert host.run("map_chunks", "q", ["a", "b"], on_error="return") == ["ok", "[ERROR] gone"]
+
+
+# -- reduce_tree
+
+
+def joined(prompt: str) -> str:
+    """The texts of a prompt, put together."""
+    return "+".join(part.partition("]\n")[2] for part in prompt.split("\n\n[")[1:])
+
+
+def test_reduce_tree_puts_all_texts_together_in_their_order() -> None:
+    host = Host(joined)
+    texts = [f"t{n}" for n in range(20)]
+    assert host.run("reduce_tree", texts, "q", fan_in=4) == "+".join(texts)
+    assert [len(level) for level in host.levels] == [5, 2, 1]
+    assert "Question: q\n4 partial results follow" in host.levels[0][0]
+
+
+def test_one_text_is_asked_about_once_and_none_not_at_all() -> None:
+    host = Host(joined)
+    assert host.run("reduce_tree", ["only"], "q") == "only"
+    assert host.made == 1
+    assert host.run("reduce_tree", [], "q") == "NO_ANSWER"
+    assert host.run("reduce_tree", ["", "NO_ANSWER.", "[ERROR] gone"], "q") == "NO_ANSWER"
+    assert host.made == 1
+
+
+def test_replies_that_say_nothing_are_not_carried_on() -> None:
+    host = Host(lambda prompt: "NO_ANSWER" if "t0" in prompt else joined(prompt))
+    assert host.run("reduce_tree", [f"t{n}" for n in range(4)], "q", fan_in=2) == "t2+t3"
+    assert host.made == 2
+    nothing = Host(lambda _: "NO_ANSWER")
+    assert nothing.run("reduce_tree", ["a", "b", "c"], "q", fan_in=2) == "NO_ANSWER"
+
+
+@given(count=st.integers(1, 60), fan_in=st.integers(2, 9), dead=st.sets(st.integers(0, 59)))
+def test_reduce_tree_never_asks_more_than_it_said(count: int, fan_in: int, dead: set[int]) -> None:
+    asked: list[int] = []
+
+    def rule(prompt: str) -> str:
+        asked.append(1)
+        return "NO_ANSWER" if len(asked) in dead else joined(prompt)
+
+    host = Host(rule)
+    host.run("reduce_tree", [f"t{n}" for n in range(count)], "q", fan_in=fan_in)
+    (forecast,) = host.forecasts
+    assert host.made <= forecast["calls"]
+    if not dead:
+        assert host.made == forecast["calls"]
+    assert all(prompt.count("\n\n[") <= fan_in for level in host.levels for prompt in level)
+
+
+# -- classify_all
+
+
+def labelled(prompt: str) -> str:
+    """Items that hold an x are odd, others even."""
+    lines = [line.partition(": ") for line in prompt.splitlines() if line[:1].isdigit()]
+    return "\n".join(f"{number}: {'odd' if 'x' in item else 'even'}" for number, _, item in lines)
+
+
+def test_items_are_classified_many_in_a_call_and_equal_ones_once() -> None:
+    host = Host(labelled)
+    items = [f"item {n % 30}{'x' if n % 2 else ''}" for n in range(60)]
+    found = host.run("classify_all", items, ["odd", "even"], question="Is there an x?")
+    assert found == ["odd" if n % 2 else "even" for n in range(60)]
+    assert [len(level) for level in host.levels] == [2]
+    assert "- odd\n- even\nIs there an x?\nReply with one line" in host.levels[0][0]
+    assert host.levels[0][0].endswith("20: item 19x")
+
+
+def test_long_items_and_long_labels_make_smaller_calls() -> None:
+    host = Host(labelled)
+    host.run("classify_all", ["a" * 15_000, "b" * 15_000, "c" * 30_000], ["odd", "even"])
+    assert host.made == 3
+    host = Host(labelled)
+    host.run("classify_all", [str(n) for n in range(20)], ["odd", "even" * 20])
+    assert host.made == 3
+    host = Host(labelled)
+    host.run("classify_all", [str(n) for n in range(20)], ["odd", "even" * 20], max_tokens=2_000)
+    assert host.made == 1
+
+
+def test_lines_of_an_item_do_not_look_like_items() -> None:
+    host = Host(labelled)
+    assert host.run("classify_all", ["a\n2: x", "b"], {"odd": "has an x", "even": ""}) == [
+        "odd",
+        "even",
+    ]
+    assert "- odd: has an x\n- even\n" in host.levels[0][0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "labels", "expected"),
+    [
+        ("**1**: Spam.", ["spam", "not spam"], "spam"),
+        ("1. not spam", ["spam", "not spam"], "not spam"),
+        ("1) The label is spam, I think", ["spam", "ham"], "spam"),
+        ("1: spam or ham", ["spam", "ham"], None),
+        ("1: spamming", ["spam", "ham"], None),
+        ("spam", ["spam", "ham"], "spam"),
+        ("7: spam", ["spam", "ham"], "spam"),
+        ("1: spam\n1: ham", ["spam", "ham"], "spam"),
+        ("", ["spam", "ham"], None),
+    ],
+)
+def test_labels_are_read_from_what_models_write(
+    reply: str, labels: list[str], expected: str | None
+) -> None:
+    assert Host(lambda _: reply).run("classify_all", ["an item"], labels) == [expected]
+
+
+def test_a_failed_call_of_a_classification_raises_or_leaves_its_items() -> None:
+    host = Host(lambda prompt: "!down" if "a0\n" in prompt else labelled(prompt))
+    items = [f"a{n}" for n in range(25)]
+    with pytest.raises(SubcallError, match="down"):
+        host.run("classify_all", items, ["odd", "even"])
+    found = host.run("classify_all", items, ["odd", "even"], on_error="return")
+    assert found == [None] * 20 + ["even"] * 5
+
+
+# -- vote
+
+
+def voting(*replies: str) -> Host:
+    left = list(replies)
+    return Host(lambda _: left.pop(0))
+
+
+def test_the_reply_that_most_agree_on_wins() -> None:
+    host = voting("Paris", "paris.", "Lyon", "Paris!", "Lyon")
+    assert host.run("vote", "capital?") == "Paris"
+    assert len(set(host.levels[0])) == 5
+    assert host.levels[0][1].endswith("(Independent attempt 2 of 5.)")
+    assert voting("B", "A", "A", "B").run("vote", "?", n=4) == "B"
+
+
+def test_choices_decide_what_counts() -> None:
+    host = voting("I'd say yes", "no or yes", "No", "Yes.")
+    assert host.run("vote", "?", n=4, choices=["yes", "no"]) == "yes"
+    assert host.levels[0][0].endswith("Reply with one of: yes, no.")
+
+
+def test_failures_do_not_vote_and_without_any_vote_it_raises() -> None:
+    assert voting("!down", "a", "!down").run("vote", "?", n=3) == "a"
+    with pytest.raises(SubcallError, match=r"none of 2 replies can be counted.*down"):
+        voting("!down", "!down").run("vote", "?", n=2)
+    with pytest.raises(SubcallError, match="'maybe'"):
+        voting("maybe").run("vote", "?", n=1, choices=["yes", "no"])
+
+
+# -- arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "options", "error"),
+    [
+        ("map_chunks", ("", ["a"]), {}, TypeError),
+        ("map_chunks", ("q", 5), {}, TypeError),
+        ("map_chunks", ("q", ["a"]), {"on_error": "ignore"}, ValueError),
+        ("map_chunks", ("q", ["a"]), {"max_tokens": 0}, ValueError),
+        ("reduce_tree", (["a"], "q"), {"fan_in": 1}, ValueError),
+        ("reduce_tree", ("text", "q"), {}, TypeError),
+        ("classify_all", (["a"], []), {}, ValueError),
+        ("classify_all", (["a"], ["x", " "]), {}, ValueError),
+        ("classify_all", (["a"], ["x"]), {"per_call": 0}, ValueError),
+        ("vote", ("q",), {"n": 0}, ValueError),
+        ("vote", (5,), {}, TypeError),
+        ("vote", ("q",), {"choices": "yes"}, TypeError),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_asked(
+    name: str, args: tuple[Any, ...], options: dict[str, Any], error: type[Exception]
+) -> None:
+    host = Host()
+    with pytest.raises(error):
+        host.run(name, *args, **options)
+    assert (host.forecasts, host.levels) == ([], [])
+
+
+# -- in runs
+
+
+def answered(code: str, log: Path, **options: Any) -> tuple[RunResult, list[Any]]:
+    """A run of one cell whose `r` is the answer; its result and its events."""
+    adapter = FakeAdapter(script=[f"```python\n{code}\n```", "FINAL_VAR: r"])
+    sub = FakeAdapter(model="small")
+    sub.add_rule("", "yes")
+    result = run("q", "a text", adapter=adapter, subcall_adapter=sub, log=log, **options)
+    with SqliteLog(log) as opened:
+        return result, [logged.event for logged in opened.load(result.run_id)]
+
+
+@pytest.mark.parametrize("backend", ["python", "monty"])
+def test_a_run_says_what_it_asks_pays_no_subcall_for_it_and_replays(
+    backend: str, tmp_path: Path
+) -> None:
+    prices = {"small": Price(prompt_usd_per_mtok=1.0, completion_usd_per_mtok=10.0)}
+    code = "r = reduce_tree([str(n) for n in range(30)], 'q', fan_in=10)"
+    result, events = answered(code, tmp_path / "log", repl_backend=backend, prices=prices)
+    assert (result.output, result.usage.subcalls) == ("yes", 4)
+    (cell,) = [event for event in events if isinstance(event, CodeExecuted)]
+    assert cell.stdout.startswith("reduce_tree: at most 4 subcalls in 2 levels, at most about ")
+    told = float(cell.stdout.rpartition("$")[2])
+    paid = sum(
+        prices["small"].cost_usd(event.usage)
+        for event in events
+        if isinstance(event, ModelReplied) and "." in event.call_id and event.text == "yes"
+    )
+    assert 0 < paid <= told
+    assert [len(e.calls) for e in events if isinstance(e, CodePaused)] == [1, 3, 1]
+    assert replay(result.run_id, log=tmp_path / "log", run_code=True).output == "yes"
+    assert [step.kind for step in result.trace].count("subcall") == 4
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit"),
+    [
+        (Policy(max_subcalls=3), "max_subcalls: 4 of 3"),
+        (Policy(max_total_tokens=2_500), "max_total_tokens"),
+        (Policy(max_subcall_tokens=800), "max_subcall_tokens"),
+        (Policy(max_cost_usd=0.002), "max_cost_usd"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["python", "monty"])
+def test_a_tree_that_does_not_fit_is_refused_before_its_first_call(
+    policy: Policy, limit: str, backend: str, tmp_path: Path
+) -> None:
+    code = (
+        "r = 'none'\ntry:\n    reduce_tree([str(n) for n in range(30)], 'q', fan_in=10)\n"
+        "except SubcallLimitError as e:\n    r = str(e)"
+    )
+    price = Price(prompt_usd_per_mtok=0.1, completion_usd_per_mtok=2.0)
+    options = {"policy": policy, "repl_backend": backend, "max_tokens": 100}
+    prices = {"fake": Price(prompt_usd_per_mtok=0, completion_usd_per_mtok=0), "small": price}
+    result, _ = answered(code, tmp_path / "log", prices=prices, **options)
+    assert result.output.startswith("reduce_tree: 4 subcalls take at most about ")
+    assert limit in result.output
+    assert result.output.endswith("leaves no room for them. Nothing was asked.")
+    assert result.usage.subcalls == 0
+
+
+def test_a_forecast_that_code_makes_up_is_an_error_and_never_a_crash(tmp_path: Path) -> None:
+    from rlm_fsm.forecast import forecast
+    from rlm_fsm.state import INITIAL
+
+    for prompt in ("", "[]", "{}", '{"calls": -1, "chars": 0, "replies": 0}', "[" * 100_000):
+        outcome = forecast(INITIAL, HostCall(fn="f", prompt=prompt, kind="forecast"))
+        assert outcome.kind == "error"
+    sound = HostCall(fn="f", prompt='{"calls": 1, "chars": 4, "replies": 0}', kind="forecast")
+    assert json.loads(forecast(INITIAL, sound).text)["subcalls"] == 1
+
+
+def test_a_limit_between_levels_is_told_with_what_arrived() -> None:
+    """The forecast fits, and yet a limit is met: what others spent meanwhile isn't known to it."""
+
+    def ask(request: Ask) -> list[Answer]:
+        if request.calls[0]["kind"] == "forecast":
+            return [("text", json.dumps({**FORECAST, "subcalls": 2}))]
+        return [("limit", "max_seconds")] * len(request.calls)
+
+    with pytest.raises(SubcallLimitError, match="max_seconds"):
+        drive(programs()["map_chunks"]("q", ["a", "b"]), ask)
