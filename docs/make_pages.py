@@ -8,6 +8,7 @@
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
 | `reference/options.md` | the fields of `Options`, `Policy`, `Price`, `ReplLimits` and `SnapshotRule`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
+| `reference/monty.md` | `monty_page.py`: the bridges and gaps of the sandbox's Python |
 | `reference/protocols.md` | the tables between its markers: `PROFILES`, `AUTO`, the fields of `Profile`, and the recorded runs in `tests/data/trajectories` |
 """
 
@@ -15,6 +16,8 @@ import ast
 import re
 import sys
 from pathlib import Path
+
+from monty_page import monty_page
 
 from rlm_fsm.effect import EFFECTS
 from rlm_fsm.event import DERIVED, EVENTS
@@ -100,6 +103,7 @@ def pages() -> dict[Path, str]:
         reference / "state-machine.md": machine_page(),
         reference / "options.md": options_page(),
         reference / "events.md": events_page(),
+        reference / "monty.md": monty_page(GENERATED),
         reference / "protocols.md": protocols_page(reference / "protocols.md"),
     }
 

@@ -8,6 +8,7 @@ no classes, no imports.
 import asyncio
 
 import pytest
+from repl_contract_awaits import AwaitsContract
 from repl_contract_calls import CallsContract
 from repl_contract_combinators import CombinatorsContract
 from repl_contract_finals import FinalsContract
@@ -19,7 +20,7 @@ from rlm_fsm.values import CodeResult, ReadResult
 __all__ = ["ReplContract", "answer_all", "answers_to", "context_of", "settings_of", "upper"]
 
 
-class ReplContract(CallsContract, CombinatorsContract, FinalsContract):
+class ReplContract(CallsContract, CombinatorsContract, FinalsContract, AwaitsContract):
     """What every backend does. Subclass it as `TestSomething` and give `make`."""
 
     # A session

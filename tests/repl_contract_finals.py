@@ -12,6 +12,22 @@ from rlm_fsm.values import CodeResult, GivenFinal, Message, Variable
 
 TALK = (Message("system", "Be brief."), Message("user", "What?"))
 
+SUBMITS = "async def go(p):\n    SUBMIT(await llm_query(p))\n"
+WITHIN_ASYNC = {
+    "at the top": "SUBMIT(await llm_query('a'))",
+    "an async function": SUBMITS + "await go('a')",
+    "asyncio.run": SUBMITS + "asyncio.run(go('a'))",
+    "a gather": SUBMITS + "await asyncio.gather(go('a'), llm_query('b'))",
+    "a gather that returns exceptions": (
+        SUBMITS + "print(await asyncio.gather(go('a'), llm_query('b'), return_exceptions=True))"
+    ),
+    "a task": SUBMITS + "task = asyncio.create_task(go('a'))\nprint(await task)",
+    "what completes first": (
+        SUBMITS + "for task in asyncio.as_completed([go('a'), go('b')]):\n    print(await task)"
+    ),
+    "an except": SUBMITS + "try:\n    await go('a')\nexcept Exception:\n    print('caught')",
+}
+
 
 class FinalsContract(Driving):
     """Part of `ReplContract`."""
@@ -51,6 +67,12 @@ class FinalsContract(Driving):
     def test_an_answer_can_be_given_within_functions(self) -> None:
         final = self.final("def finish(x):\n    SUBMIT(x)", "def go():\n    finish('deep')\ngo()")
         assert final == GivenFinal(form="SUBMIT", text="deep")
+
+    @pytest.mark.parametrize("code", WITHIN_ASYNC.values(), ids=WITHIN_ASYNC)
+    def test_an_answer_given_in_code_that_awaits_ends_the_cell(self, code: str) -> None:
+        (result,) = self.cells(f"import asyncio\n{code}\nprint('on')")
+        assert (result.stdout, result.error) == ("", None)
+        assert result.final == GivenFinal(form="SUBMIT", text="A")
 
     def test_named_fields_are_a_dict_and_a_single_one_is_its_text(self) -> None:
         one = self.final("SUBMIT(answer='teal')")
@@ -126,6 +148,18 @@ class FinalsContract(Driving):
         for word in ("totl", "total"):
             assert word in result.error.message
         assert "llm_query" not in result.error.message
+
+    def test_final_var_of_answer_is_its_content_once_it_has_one(self) -> None:
+        for code in ("answer['content'] = [1]", "answer = {'content': [1], 'ready': False}"):
+            final = self.final(code, "FINAL_VAR('answer')")
+            assert final == GivenFinal(form="FINAL_VAR", text="[1]", kind="list", data="[1]")
+        assert self.final("answer = 'mine'", "FINAL_VAR('answer')") == GivenFinal(
+            form="FINAL_VAR", text="mine"
+        )
+        (empty,) = self.cells("FINAL_VAR('answer')")
+        assert empty.final is None
+        assert empty.error is not None
+        assert empty.error.kind == "NameError"
 
     # The dict `answer`
 

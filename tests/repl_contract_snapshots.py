@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from repl_contract_combinators import says
 from repl_driving import HAYSTACK, Answerer, Driving, answers_to, bad_fails, upper
 
 from effects.repls.base import Paused, Repl, SavesSessions, SnapshotRefused
@@ -123,6 +124,85 @@ class SnapshotsContract(Driving):
         )
         assert len(pauses) == 2
         assert read.text == "found it"
+
+    def test_a_gather_goes_on_where_it_was_paused(self) -> None:
+        code = (
+            "import asyncio\nasync def chain(p):\n    first = await llm_query(p)\n"
+            "    print(first)\n    return await llm_query(first + '!')\n"
+            "result = await asyncio.gather(*[chain(p) for p in 'abc'])\nprint(result)"
+        )
+        pauses, results, _ = self.same(code, "print(await chain('d'))")
+        assert [[call.prompt for call in pause.calls] for pause in pauses] == [
+            ["a", "b", "c"],
+            ["A!", "B!", "C!"],
+            ["d"],
+            ["D!"],
+        ]
+        assert results[0].stdout == "A\nB\nC\n['A!', 'B!', 'C!']\n"
+
+    def test_awaited_calls_of_many_kinds_go_on_where_they_were(self) -> None:
+        code = (
+            "import asyncio\n"
+            "early = asyncio.create_task(llm_query('early'))\n"
+            "x = llm_query('plain')\n"
+            "print(await asyncio.gather(\n"
+            "    llm_batch(('a', 'b'), dedupe=False), ask_chunks('Q', ctx, chunk_size=100),\n"
+            "    ask_chunks('Q', [(0, 2, 'hi')], parallel=False),\n"
+            "    llm_query_json('{\"a\": [1]}', max_tokens=9), budget(),\n"
+            "    ask_chunks_first('Q', ['x', 'y']), llm_query(None), llm_query(),\n"
+            "    return_exceptions=True,\n"
+            "))\n"
+            "result = [x, await early]"
+        )
+        pauses, (done,), _ = self.same(code, answerer=lambda prompt: prompt or "{}")
+        assert done.error is None
+        assert len(pauses) == 4
+        assert "TypeError" in done.stdout
+
+    def test_what_a_function_said_is_not_said_again(self) -> None:
+        code = (
+            "import asyncio\nr = await asyncio.gather(map_chunks('Q?', ['a', 'b']), llm_query('x'))"
+        )
+        _, (done,), _ = self.same(code + "\nprint(map_chunks('Q?', ['c']))", answerer=says)
+        assert done.error is None
+        assert done.stdout.count("map_chunks: ") == 2
+
+    def test_an_awaited_call_that_failed_is_told_by_its_right_name(self) -> None:
+        code = "import asyncio\nawait asyncio.gather(llm_query('ok'), llm_query('bad'))"
+        _, (result,), _ = self.same(code, answerer=bad_fails)
+        assert result.error is not None
+        assert result.error.kind == "SubcallError"
+
+    def test_the_library_that_cells_asked_for_is_carried_over(self) -> None:
+        _, results, _ = self.same(
+            "import heapq, statistics\ndef best(xs):\n    return heapq.nlargest(2, xs)",
+            "print(best([1, 3, 2]), statistics.mean([1, 3]), callable(best))",
+            "import heapq\nfound = {'a': 1, 'b': 2}\ndel found['a']\n"
+            "print(heapq.nsmallest(1, [2, 1]), found, max(found, key=found.get))",
+        )
+        assert [result.error for result in results] == [None] * 3
+        assert results[1].stdout == "[3, 2] 2 True\n"
+
+    def test_names_that_code_took_are_still_its_own(self) -> None:
+        _, results, _ = self.same(
+            "def sorted(xs, key=None):\n    return 'mine'\nasync def llm(p):\n    return p\n"
+            "done = 3\nasks = llm_query",
+            "print(sorted([1], key=lambda x: asks('p')), await llm('q'), done)",
+            "print('done' in globals(), done, sorted([2]))",
+        )
+        assert results[1].stdout == "mine q 3\n"
+        assert results[2].stdout == "True 3 mine\n"
+
+    def test_lines_that_were_put_into_a_cell_are_still_not_counted(self) -> None:
+        define = "def ones(n):\n    for x in range(n):\n        yield x\n\ndef bad():\n    1 / 0"
+        _, (_, result), _ = self.same(define, "bad()")
+        assert result.error is not None
+        assert '"<cell 1>", line 6, in bad\n    1 / 0' in result.error.traceback
+
+    def test_the_context_can_be_passed_to_functions(self) -> None:
+        code = "result = ask_chunks('Q', ctx)\nprint(len(ask_chunks('Q', chunks=ctx)))"
+        _, results, _ = self.same("seen = [ctx]", code, code.replace("ctx", "seen[0]"))
+        assert [result.stdout for result in results[1:]] == ["1\n", "1\n"]
 
     def test_a_function_of_the_runtime_that_code_keeps_is_carried_over(self) -> None:
         _, _, read = self.same("asks = llm_query", "result = asks('kept')")

@@ -23,7 +23,7 @@ from repl_driving import (
 )
 
 from effects.context import Context
-from effects.repls._monty_errors import hint
+from effects.repls._monty_gaps import hint
 from effects.repls._monty_values import Output
 from effects.repls._monty_worker import Worker
 from effects.repls.base import Answer, Paused, Repl, ReplLimits, ReplUnavailable
@@ -222,18 +222,15 @@ class TestMontyRepl(ReplContract):
     @pytest.mark.parametrize(
         ("code", "advice"),
         [
-            ("def f():\n    yield 1", "Build a list"),
-            ("x = 1\ndel x", "Assign None"),
+            ("def f():\n    x = yield 1", "Build a list"),
+            ("def f():\n    x = 1\n    del x", "Assign None"),
             ("class E(Exception):\n    pass", "plain class"),
-            ("import heapq", "sorted"),
             ("import numpy as np", "Available"),
             ("max({'a': 1}, key={'a': 1}.get)", "lambda"),
-            ("list(map(str.strip, ['a']))", "lambda"),
-            ("list(map(llm_query, ['a']))", "llm_batch"),
-            ("list(map(lambda t: peek(1), ['a']))", "comprehension"),
-            ("import re\nre.sub('a', lambda m: 'b', 'a')", "finditer"),
-            ("next(x for x in [1])", "iter"),
-            ("globals()", "SHOW_VARS"),
+            ("f = 'abc'.upper", "lambda"),
+            ("g = map\nlist(g(llm_query, ['a']))", "llm_batch"),
+            ("g = map\nlist(g(lambda t: peek(1), ['a']))", "comprehension"),
+            ("def f():\n    return globals()\nf()", "SHOW_VARS"),
             ("input()", "isn't available"),
             ("ctx[0:5]", "ctx.slice"),
             ("len(ctx)", "len_chars"),
@@ -252,7 +249,7 @@ class TestMontyRepl(ReplContract):
             assert hint(message) is None
 
     def test_a_syntax_gap_runs_nothing(self) -> None:
-        result, after = self.cells("print('ran')\nx = 1\ndel x", "x")
+        result, after = self.cells("print('ran')\nx = 1\nclass A(dict): pass", "x")
         assert result.stdout == ""
         assert after.error is not None
         assert after.error.kind == "NameError"
@@ -325,7 +322,7 @@ class TestMontyRepl(ReplContract):
         assert '"<cell 2>"' in after.error.traceback
 
     def test_work_that_ignores_the_limit_is_killed(self) -> None:
-        code = "import re\nre.sub(r'\\s+', ' ', 'a b ' * 2_000_000)"
+        code = "10 ** 10 ** 8"
         stopped, after = self.cells(code, "print('on')", cell_timeout_s=0.2)
         assert stopped.error is not None
         assert (stopped.error.kind, stopped.repl_lost) == ("CellTimeout", True)

@@ -4,12 +4,18 @@ Standard library only, and nothing of this project: the sandboxed child process 
 by itself.
 
 1. A cell is split at its last statement: a bare expression there is evaluated and echoed.
-2. Tracebacks are Python's own, less the frames of the runtime and of the standard library.
+2. ``await`` may stand at the top level: the code then gives a coroutine (`_async`).
+3. Tracebacks are Python's own, less the frames of the runtime and of the standard library.
 """
 
 import os
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from effects.repls import _async
+else:
+    import _async
 
 MAX_MESSAGE_CHARS = 10_000
 MAX_TRACEBACK_CHARS = 20_000
@@ -18,6 +24,7 @@ MAX_FRAMES = 2_000
 """Innermost frames looked at; Python's own limit of recursion is 1,000."""
 
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST; importing ast would take 10 ms of the start
+_TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _ANNOTATIONS = 0x1000000  # __future__.annotations.compiler_flag
 _compile: Any = compile  # syntax trees are handled without the types of ast
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -29,10 +36,13 @@ class Compiler:
 
     def __init__(self) -> None:
         self._count = 0
-        self._flags = 0
+        self._flags = _TOP_LEVEL_AWAIT
 
     def split(self, source: str) -> tuple[CodeType | None, CodeType | None]:
         """Code objects of the statements, and of a trailing expression: None where there is none.
+
+        Code that awaits at its top level has the flag CO_COROUTINE: evaluated, it gives a
+        coroutine.
 
         Raises whatever `compile` raises. Tracebacks know the source from here on.
         """
@@ -46,6 +56,8 @@ class Compiler:
         lines = [line + "\n" for line in plain.split("\n")]
         linecache.cache[name] = (len(source), None, lines, name)
         tree = _compile(source, name, "exec", _ONLY_AST | self._flags, True)
+        if _async.may_await(source):
+            _async.rewrite(tree)
         last = None
         if tree.body and type(tree.body[-1]) is _ast.Expr:
             last = _ast.Expression(body=tree.body.pop().value)

@@ -95,12 +95,12 @@ def programs(
     `styles` what ``on_error=None`` means. `ask` and its relatives always raise.
     Texts come as arguments: the context is asked about where code passes it.
     """
-    del view
     made = {
         "llm_query": query("llm_query", None, styles.single),
         "rlm_query": query("rlm_query", True, styles.single),
         "llm_batch": batch("llm_batch", None, styles.batch),
         "llm_query_batched": batch("llm_query_batched", None, styles.batch),
+        "batch_llm_query": batch("batch_llm_query", None, styles.batch),
         "rlm_query_batched": batch("rlm_query_batched", True, styles.batch),
         "llm_query_batch": _query_batch(parallel_subcalls, styles.batch),
         "ask": _ask("ask"),

@@ -15,7 +15,7 @@ first. They carry no `results`. An error that isn't caught is shown by its right
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_monty import (
     FunctionSnapshot,
@@ -28,10 +28,14 @@ from pydantic_monty import (
 from effects.repls import _combinators, _finals, _functions, _functions_json
 from effects.repls._finals import Signal
 from effects.repls._functions import Ask, Program, Styles, SubcallError, SubcallLimitError
-from effects.repls._monty_values import ATTRIBUTES, encodable, stub
+from effects.repls._library import Library
+from effects.repls._monty_bridges import LATER, TEXT_METHOD, TEXT_METHODS
+from effects.repls._monty_later import Later, SavedCall
+from effects.repls._monty_values import ATTRIBUTES, arguments, encodable, stub
 from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
 from effects.repls._text import METHODS, TextView
+from effects.repls._together import next_ask
 from effects.repls.base import Answer, Paused, ReplSettings
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import HostCall
@@ -49,6 +53,17 @@ _COMPILED = re.compile(r"re\.compile\((['\"]).*\)", re.DOTALL)
 
 class TimeUp(RuntimeError):
     """The cell's time is over while the sandbox waits for the host."""
+
+
+class _Waiting(NamedTuple):
+    """A suspension of the sandbox that a pause is of."""
+
+    at: FunctionSnapshot | FutureSnapshot
+    program: Program | None
+    """The program of the call; None where calls are awaited."""
+    asked: int
+    """How many answers are due."""
+    given: Given
 
 
 class Calls:
@@ -85,8 +100,18 @@ class Calls:
             **_functions_json.programs(),
             **_combinators.programs(),
         }
+        self.asking = frozenset(self._programs)
+        """Names of the functions that ask sub-models."""
+        self.library = Library(
+            allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
+            memory_bytes=settings.limits.memory_bytes,
+        )
+        self._later = Later(self._programs, self._ended, view, say)
+        self._awaited = {LATER + name: name for name in self._programs}
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
+            **self.library.functions(),
+            **{TEXT_METHOD.format(name): getattr(view.text, name) for name in TEXT_METHODS},
             "SHOW_VARS": show_vars,
             **{f"ctx.{name}": getattr(view, name) for name in METHODS},
             "ctx.find": self._find,
@@ -95,8 +120,8 @@ class Calls:
             "FINAL_VAR": _signals("FINAL_VAR"),
             "done": _signals("done"),
         }
-        self._waiting: tuple[FunctionSnapshot, Program, int, Given] | None = None
-        self.functions = frozenset({*self._programs, *self._plain})
+        self._waiting: _Waiting | None = None
+        self.functions = frozenset({*self._programs, *self._plain, *self._awaited})
         """Names of the functions; methods of `ctx` as ``ctx.find``."""
         self.names = (
             self.functions | {"ctx", "SubcallError", "SubcallLimitError"} | VALUES | {"answer"}
@@ -105,7 +130,7 @@ class Calls:
         self.bound: set[str] = set()
         """Names of `VALUES` that the sandbox has asked for and keeps now."""
         self.signal: Signal | None = None
-        """The final answer that the cell has given by a call; for others to clear."""
+        """The final answer that the cell has given by a call."""
         self.is_stuck = False
         """True when the sandbox waits for an answer that it can't be given."""
         self.history: list[dict[str, str]] = []
@@ -113,7 +138,7 @@ class Calls:
         self.unknown: set[str] = set()
         """Names that were looked up in vain; for others to clear."""
         self.raised: dict[str, str] = {}
-        """Class names of the subcall errors by message; for others to clear."""
+        """Class names of the cell's subcall errors by message."""
 
     @property
     def is_paused(self) -> bool:
@@ -138,8 +163,7 @@ class Calls:
                 case FunctionSnapshot():
                     step = self._call(step)
                 case FutureSnapshot():
-                    # No code gets here: no call is ever answered with a future.
-                    raise RuntimeError("the sandbox waits for a future that nobody promised")
+                    step = self._settle(step)
 
     def take(self, answers: tuple[Answer, ...]) -> Callable[[], Snapshot | Paused]:
         """What goes on with the program that waits, once it is called.
@@ -148,29 +172,43 @@ class Calls:
         """
         if self._waiting is None:
             raise UsageError("there is no paused cell to resume: start one first")
-        call, program, count, given = self._waiting
-        if len(answers) != count:
-            raise UsageError(f"the paused cell waits for {count} answers, not {len(answers)}")
+        at, program, asked, given = self._waiting
+        if len(answers) != asked:
+            raise UsageError(f"the paused cell waits for {asked} answers, not {len(answers)}")
         self._waiting = None
         sent: list[_functions.Answer] = [(answer.kind, answer.text) for answer in answers]
-        return lambda: self._proceed(call, program, [*given, sent])
+        if isinstance(at, FutureSnapshot):
+            return lambda: self._answered(at, sent)
+        assert program is not None, "a call has a program"
+        return lambda: self._proceed(at, program, [*given, sent])
 
-    def saved(self) -> tuple[bytes, Given]:
-        """What brings the pause back: the sandbox's dump, and the answers so far of the program
-        that waits."""
+    def saved(self) -> tuple[bytes, Given, list[SavedCall]]:
+        """What brings the pause back: the sandbox's dump, the answers so far of the program that
+        waits, and the calls that are awaited.
+
+        Raises `ValueError` when one of these has arguments that can't be written.
+        """
         assert self._waiting is not None, "nothing waits"
-        call, _, _, given = self._waiting
-        return call.dump(), given
+        return self._waiting.at.dump(), self._waiting.given, self._later.saved()
 
-    def wait_again(self, step: object, given: Given) -> Paused:
+    @property
+    def asked_chars(self) -> int:
+        """Length of the prompts of calls that are awaited."""
+        return self._later.asked_chars
+
+    def wait_again(self, step: object, given: Given, later: list[SavedCall]) -> Paused:
         """Be at the pause again that `saved` wrote down, the sandbox being there already.
 
-        Raises `ValueError` when the program doesn't wait there.
+        Raises `ValueError` or `RuntimeError` when nothing waits there.
         """
+        self._later.restore(later)
+        if isinstance(step, FutureSnapshot):
+            return self._wait(step, None, self._later.request(), [])
         if not isinstance(step, FunctionSnapshot) or step.function_name not in self._programs:
             raise ValueError("the sandbox waits for something else")
         try:
-            program = self._programs[step.function_name](*step.args, **step.kwargs)
+            args, options = arguments(step, self._view)
+            program = self._programs[step.function_name](*args, **options)
             for number in range(len(given)):
                 _next_ask(program, given[:number], _unsaid)
             ask = _next_ask(program, given, _unsaid)
@@ -185,6 +223,22 @@ class Calls:
         if name == "P" or self._view.kind != "document_list":
             return self._view.text
         return list(self._view)
+
+    def begin_cell(self) -> None:
+        """Forget what the last cell left."""
+        self.raised.clear()
+        self.signal = None
+        self._later.clear()
+
+    def kill(self) -> None:
+        """End what runs for the sandbox in other processes. May be called from any thread."""
+        self.searcher.kill()
+        self.library.kill()
+
+    def close(self) -> None:
+        """End the other processes. Safe to call twice."""
+        self.searcher.close()
+        self.library.close()
 
     # -- the kinds of suspension
 
@@ -207,14 +261,17 @@ class Calls:
 
     def _call(self, call: FunctionSnapshot) -> Snapshot | Paused:
         name = call.function_name if call.object_id is None else f"ctx.{call.function_name}"
+        if (awaited := self._awaited.get(name)) is not None:
+            return self._later.begin(call, awaited)
+        args, options = arguments(call, self._view)
         if (begin := self._programs.get(name)) is not None:
             try:
-                program = begin(*call.args, **call.kwargs)
+                program = begin(*args, **options)
             except TypeError as error:
                 return self._throw(call, error)
             return self._proceed(call, program, [])
         try:
-            value = self._function(name)(*call.args, **call.kwargs)
+            value = self._function(name)(*args, **options)
         except Signal as signal:
             self.signal = self.signal or signal
             return call.resume({"exc_type": "BaseException", "message": str(signal)})
@@ -242,8 +299,25 @@ class Calls:
             return self._wait(call, program, ask, given)
         return self._reply(call, value)
 
-    def _wait(self, call: FunctionSnapshot, program: Program, ask: Ask, given: Given) -> Paused:
-        self._waiting = (call, program, len(ask.calls), given)
+    def _settle(self, waiting: FutureSnapshot) -> Snapshot | Paused:
+        """Go on with code all of which waits, or ask what it waits for."""
+        step = self._later.settle(waiting)
+        return self._wait(waiting, None, step, []) if isinstance(step, Ask) else step
+
+    def _answered(
+        self, waiting: FutureSnapshot, answers: list[_functions.Answer]
+    ) -> Snapshot | Paused:
+        self._later.answer(answers)
+        return self._settle(waiting)
+
+    def _wait(
+        self,
+        at: FunctionSnapshot | FutureSnapshot,
+        program: Program | None,
+        ask: Ask,
+        given: Given,
+    ) -> Paused:
+        self._waiting = _Waiting(at, program, len(ask.calls), given)
         calls = tuple([HostCall(**arguments) for arguments in ask.calls])
         return Paused(calls=calls, parallel=ask.parallel)
 
@@ -267,13 +341,18 @@ class Calls:
             raise refused from None
 
     def _throw(self, call: FunctionSnapshot, error: Exception) -> Snapshot:
+        return call.resume(self._ended(None, error))
+
+    def _ended(self, value: Any, error: Exception | None) -> Any:
+        """How a call ended, as the sandbox takes it."""
+        if error is None:
+            return {"return_value": encodable(value)}
         if not isinstance(error, SubcallError):
-            return call.resume({"exception": error})
+            return {"exception": error}
         message = encodable(str(error))
         self.raised[message] = type(error).__name__
-        if isinstance(error, SubcallLimitError):
-            return call.resume({"exc_type": "RecursionError", "message": message})
-        return call.resume({"exc_type": "RuntimeError", "message": message})
+        is_limit = isinstance(error, SubcallLimitError)
+        return {"exc_type": "RecursionError" if is_limit else "RuntimeError", "message": message}
 
     def _find(self, pattern: Any, *args: Any, **options: Any) -> list[tuple[int, int, str]]:
         started_s = self.searcher.starting_s
@@ -300,13 +379,7 @@ def _signals(form: str) -> Callable[..., None]:
 
 def _next_ask(program: Program, given: Given, say: Callable[[str], None]) -> Ask:
     """Let a program go on, from its beginning or with the last answers, until it asks."""
-    ask = program.send(given[-1]) if given else next(program)
-    while True:
-        if ask.said:
-            say(ask.said)
-        if ask.calls:
-            return ask
-        ask = program.send([])
+    return next_ask(program, given[-1] if given else None, say)
 
 
 def _unsaid(_: str) -> None:

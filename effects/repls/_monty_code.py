@@ -1,12 +1,13 @@
 """What becomes of a cell's source before the sandbox runs it.
 
-CPython's own parser reads the source and says where to insert text. Only insertions within a line
-are made, so that line numbers stay true:
+CPython's own parser reads the source and says where to change text. Nearly all changes are made
+within lines (`_edits`), and lines that are put in are counted, so that line numbers stay true:
 
 1. A trailing expression is wrapped in a call of `ECHO`: the sandbox prints it there. Handed over
    as a value, a function or a regular expression would arrive as a text.
 2. `SHOW_VARS()` at the top level is given the names and types there are. A function can't see
    the globals from within, so calls inside functions get what there was when the cell began.
+3. Gaps of the sandbox's Python are bridged where that is safe (`_monty_bridges`).
 
 A source that this parser can't read (a mistake, or syntax newer than this Python) is passed on as
 it is: the sandbox has the last word.
@@ -16,8 +17,12 @@ import ast
 import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+
+from effects.repls._edits import Edits
+from effects.repls._monty_bridges import bridge
+from effects.repls._monty_shims import in_order
 
 ECHO = "_rlm_echo"
 """Function of the sandbox that prints a value as an interactive session would."""
@@ -39,9 +44,6 @@ _SCOPES = (
 )
 _parsing = threading.Lock()
 
-Insertion = tuple[int, int, str]
-"""Line, counted from 1; column in bytes of UTF-8; text."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -57,6 +59,14 @@ class Cell:
     """Names that it reads or binds, in whatever scope."""
     bound: frozenset[str] = frozenset()
     """Names that it binds, in whatever scope."""
+    modules: frozenset[str] = frozenset()
+    """Those of them that are modules under their own names."""
+    shims: tuple[str, ...] = ()
+    """What must be there of the library that the sandbox lacks, in the order of feeding it."""
+    wants_text: bool = False
+    """It reads `P`, so the text must be in the sandbox."""
+    inserted: tuple[int, ...] = ()
+    """Numbers of the source's lines above which a line was put into the code, in their order."""
     is_parsed: bool = False
     """False: the source is fed unchanged, and nothing is known of its names."""
 
@@ -65,15 +75,44 @@ class Cell:
         """The source's lines, as the parser counts them."""
         return _LINE_ENDS.split(self.source)
 
+    def line(self, number: int) -> int:
+        """The number in the source of a line of the code."""
+        return number - sum(at + i < number for i, at in enumerate(self.inserted))
 
-def prepare(source: str, number: int) -> Cell:
-    """Read a cell's source; never raises."""
+
+def prepare(
+    source: str, number: int, asking: Collection[str] = (), owned: frozenset[str] = frozenset()
+) -> Cell:
+    """Read a cell's source; never raises.
+
+    `asking` are the functions that ask sub-models, `owned` names that earlier cells bound.
+    """
     tree = _parsed(source)
     if tree is None:
         return Cell(number, source, source)
     names, bound = _names(tree)
-    insertions = _echo(tree) + (_show_vars(tree) if "SHOW_VARS" in names else [])
-    return Cell(number, source, _inserted(source, insertions), names, bound, True)
+    modules = _modules(tree)
+    edits = Edits(source)
+    _echo(tree, edits)
+    if "SHOW_VARS" in names:
+        _show_vars(tree, edits)
+    try:
+        bridged = bridge(tree, edits, asking, (owned | bound | _arguments(tree)) - modules)
+    except RecursionError:  # nested more deeply than anyone writes
+        return Cell(number, source, source)
+    texts = sum(isinstance(node, ast.Name) and node.id == "P" for node in ast.walk(tree))
+    return Cell(
+        number,
+        source,
+        edits.result(),
+        names,
+        bound,
+        modules,
+        shims=in_order(sorted(bridged.shims)),
+        wants_text=texts > bridged.own_text_uses or "globals" in bridged.shims,
+        inserted=tuple(sorted(edits.inserted)),
+        is_parsed=True,
+    )
 
 
 def _parsed(source: str) -> ast.Module | None:
@@ -87,28 +126,18 @@ def _parsed(source: str) -> ast.Module | None:
         return None
 
 
-def _echo(tree: ast.Module) -> list[Insertion]:
-    if not tree.body or not isinstance(last := tree.body[-1], ast.Expr):
-        return []
-    return [(last.lineno, last.col_offset, f"{ECHO}(("), (*_end(last), "))")]
+def _echo(tree: ast.Module, edits: Edits) -> None:
+    if tree.body and isinstance(last := tree.body[-1], ast.Expr):
+        edits.wrap(edits.start(last), edits.end(last), f"{ECHO}((", "))")
 
 
-def _show_vars(tree: ast.Module) -> list[Insertion]:
-    made: list[Insertion] = []
+def _show_vars(tree: ast.Module, edits: Edits) -> None:
     for call in _top_level_calls(tree.body):
         match call:
             case ast.Call(func=ast.Name(id="SHOW_VARS"), args=[], keywords=[]):
-                line, column = _end(call)
-                made.append((line, column - 1, VARIABLES))
+                edits.wrap(edits.end(call) - 1, edits.end(call) - 1, VARIABLES, "")
             case _:
                 pass
-    return made
-
-
-def _end(node: ast.stmt | ast.expr) -> tuple[int, int]:
-    assert node.end_lineno is not None
-    assert node.end_col_offset is not None
-    return node.end_lineno, node.end_col_offset
 
 
 def _top_level_calls(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
@@ -119,17 +148,13 @@ def _top_level_calls(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
             yield from _top_level_calls(ast.iter_child_nodes(node))
 
 
-def _inserted(source: str, insertions: list[Insertion]) -> str:
-    if not insertions:
-        return source
-    data = source.encode()
-    starts = [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", data))]
-    # From the end, so that offsets stay true. Equal ones don't occur: a call of SHOW_VARS ends
-    # with a parenthesis, which lies before the end of its statement.
-    for line, column, text in sorted(insertions, reverse=True):
-        at = starts[line - 1] + column
-        data = data[:at] + text.encode() + data[at:]
-    return data.decode()
+def _modules(tree: ast.Module) -> frozenset[str]:
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    return frozenset(alias.name for node in imports for alias in node.names if not alias.asname)
+
+
+def _arguments(tree: ast.Module) -> frozenset[str]:
+    return frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg))
 
 
 def _names(tree: ast.Module) -> tuple[frozenset[str], frozenset[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from effects.repls import _finals, _summaries
 from effects.repls._finals import Signal
 from effects.repls._monty_calls import VALUES
+from effects.repls._monty_shims import MODULE_KINDS
 from rlm_fsm.values import CodeError, GivenFinal, Variable
 
 PRELUDE = f"""{_summaries.SOURCE}
@@ -88,30 +89,32 @@ class Ends:
         users = {
             name: (kind, summary)
             for name, (kind, summary) in found.items()
-            if kind != "module" and (name not in hidden or _is_filled_answer(name, summary))
+            if kind not in MODULE_KINDS and (name not in hidden or _is_filled_answer(name, summary))
         }
         if mode == "names":
             simple = (name for name, (kind, _) in users.items() if kind in _summaries.SIMPLE)
             told, more = self._tracker.named(simple)
         else:
-            told, more = self._tracker.told({name: told for name, (_, told) in users.items()})
+            lines = {name: line.removeprefix("_rlm_") for name, (_, line) in users.items()}
+            told, more = self._tracker.told(lines)
         return tuple(Variable(name=n, summary=s, is_new=new) for n, s, new in told), more
 
     def _variable(self, name: str, text: object, hidden: frozenset[str]) -> Any:
         """What ``FINAL_VAR`` was given by name: see `_finals`, rule 2."""
         known: dict[str, str] = self._evaluate("{k: type(v).__name__ for k, v in locals().items()}")
         users = [n for n, kind in known.items() if _is_users(n, kind, hidden)]
-        if name in users or (name in VALUES and name != "history"):
+        if name == "answer" and self._evaluate("_rlm_is_protocol(answer)"):
+            if content := self._evaluate("answer['content']"):
+                return content
+        elif name in users or (name in VALUES and name != "history"):
             return self._evaluate(name)
-        if name == "answer":
-            return self._evaluate("answer.get('content', '')")
         if self._evaluate(_HOLDERS, {"_rlm_asked": text}) != ["_rlm_asked"]:
             return text
         raise _finals.no_variable(name, users)
 
 
 def _is_users(name: str, kind: str, hidden: frozenset[str]) -> bool:
-    return name not in hidden and not name.startswith("_") and kind != "module"
+    return name not in hidden and not name.startswith("_") and kind not in MODULE_KINDS
 
 
 def _is_filled_answer(name: str, summary: str) -> bool:

@@ -2,7 +2,7 @@
 
 The sandbox writes down its heap, and where a paused cell stands. What the host knows of the
 session beside that goes with it: what the cell printed, the sources of the cells for tracebacks,
-the answers of the program that waits.
+the answers of the program that waits, the calls that are awaited.
 
 Layout: `MAGIC`, 32 bytes of SHA-256 over the rest, and the rest compressed: 8 bytes with the
 length of a header, little-endian; the header, which is JSON; the sandbox's dump.
@@ -23,11 +23,12 @@ from typing import Any, Final
 import pydantic_monty
 
 from effects.repls._monty_calls import Given
+from effects.repls._monty_later import SavedCall
 from effects.repls._text import TextView
 from effects.repls.base import ReplSettings, SnapshotRefused, SnapshotRule
 from rlm_fsm._version import __version__
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the header and the layout; a reader refuses all others."""
 MAGIC: Final = b"RLMMONTY"
 MOST_DUMP_BYTES: Final = 64 << 20
@@ -48,12 +49,17 @@ class Saved:
     feeds: int
     """Sources fed to the sandbox so far."""
     next_cell: int
-    cells: dict[str, tuple[int, str]]
-    """Number and source of each cell, by the file name that the sandbox gave it."""
+    cells: dict[str, tuple[int, str, list[int]]]
+    """Number and source of each cell, and above which lines some were put in, by the file name
+    that the sandbox gave it."""
     spoiled: list[str]
     """Names of the runtime that the last cell bound."""
     taken: list[str]
     """Those that code has taken for good."""
+    owned: list[str]
+    """Names that code has bound and keeps."""
+    shims: list[str]
+    """What was added to the sandbox's library."""
     may_answer: bool
     bound: list[str]
     """Names of values that the sandbox keeps."""
@@ -63,6 +69,8 @@ class Saved:
     """The conversation, as the paused cell knows it."""
     given: Given | None
     """At a pause, the answers so far of the program that waits; None between two cells."""
+    later: list[SavedCall]
+    """At a pause, the calls that are awaited."""
     printed: str = ""
     printed_chars: int = 0
     """What the paused cell printed: what was kept, and how much it was in all."""

@@ -2,14 +2,11 @@
 
 1. A cell's source is prepared, fed, and answered for until it asks a sub-model or ends
    (`_monty_code`, `_monty_calls`).
-2. `P`, `context` and `history` are copied into the sandbox when a cell first names them; everything
-   else reads the host's.
-3. Names of the runtime that a cell bound are put right before the next one. What is bound behind
-   the parser's back, by `exec`, isn't noticed.
-4. Texts are UTF-8 in the sandbox: lone surrogates arrive as question marks.
-5. A session can be written down (`_monty_saved`) between two cells and at a pause, and be had
+2. Names of the runtime are put right before each cell (`_monty_names`).
+3. Texts are UTF-8 in the sandbox: lone surrogates arrive as question marks.
+4. A session can be written down (`_monty_saved`) between two cells and at a pause, and be had
    again in another process: the sandbox's heap by the sandbox, the rest by us.
-6. After a limit of time or memory the sandbox promises nothing of its heap, so the session ends.
+5. After a limit of time or memory the sandbox promises nothing of its heap, so the session ends.
 """
 
 import time
@@ -26,14 +23,16 @@ from pydantic_monty import (
     MontySyntaxError,
 )
 
-from effects.repls._finals import SOFT
 from effects.repls._functions import show_vars
 from effects.repls._monty_calls import ERRORS, VALUES, Calls, Given, TimeUp
-from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell, prepare
+from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell
 from effects.repls._monty_ends import PRELUDE, Ends, own_names
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
+from effects.repls._monty_later import SavedCall
+from effects.repls._monty_names import Names
 from effects.repls._monty_saved import MOST_DUMP_BYTES, Maker, Saved, maker_of, pack, unpack
-from effects.repls._monty_values import CtxPolicy, Output, encodable, stub, utf8_bytes
+from effects.repls._monty_shims import SHIMS
+from effects.repls._monty_values import CtxPolicy, Output, encodable, utf8_bytes
 from effects.repls._monty_worker import Snapshot, Worker, room_bytes
 from effects.repls._text import TextView
 from effects.repls.base import (
@@ -55,6 +54,7 @@ def {READ}(value, most):
     return (text if len(text) <= most else None, len(text), value is None)
 {PRELUDE}
 {ERRORS}"""
+_SHIMS = "\n".join(shim.source for shim in SHIMS.values())
 _TIMEOUT = "the cell computed for more than {:g} seconds and was stopped"
 _MEMORY = "the cell needed more than {:,.0f} MiB of memory"
 _TOO_LONG = "{} has {} characters, more than the {} that can be handed over: make it shorter"
@@ -84,8 +84,6 @@ class Session:
         self._calls = Calls(
             view, settings, self._show_vars, lambda line: self._output("stdout", f"{line}\n")
         )
-        self._spoiled: frozenset[str] = frozenset()
-        """Names of the runtime that the last cell bound."""
         self._cells: dict[str, Cell] = {}
         """Cells by the file names that the sandbox gave them."""
         self._left_s = 0.0
@@ -96,17 +94,16 @@ class Session:
         self._ends = Ends(self._evaluated, variables=settings.variables, most=most)
         self._may_answer = False
         """Whether any cell so far may have used `answer`."""
-        self._taken: frozenset[str] = frozenset()
-        """Names of the runtime that code has taken for good."""
         self._types: Mapping[str, str] = {}
         """The variables and their types when the cell began, where it asks for them."""
         self.paused: Paused | None = None
         """Where the cell of a session stands that was written down at a pause."""
         known = None if saved is None else unpack(saved, self._maker())
         self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text), seed=settings.seed)
+        self._names = Names(view, self._calls, self._worker)
         try:
             if known is None:
-                self._feed(self._prelude, {"ctx": CtxPolicy(view)})
+                self._names.feed(self._prelude, {"ctx": CtxPolicy(view)})
             else:
                 self._load(known)
         except (MontyError, RuntimeError, ValueError) as error:
@@ -125,12 +122,11 @@ class Session:
     ) -> Paused | CodeResult:
         """Run a cell until it asks something or ends. Never raises for what the code does."""
         self._refuse_while_paused()
-        cell = prepare(source, self.next_cell)
+        cell = self._names.read(source, self.next_cell)
         self.next_cell += 1
         self._watch = watch
         self._output = Output(self._settings.limits.output_chars)
-        self._calls.raised.clear()
-        self._calls.signal = None
+        self._calls.begin_cell()
         self._may_answer = self._may_answer or "answer" in source
         if "history" in source:
             self._calls.history = [message.as_dict() for message in history]
@@ -147,7 +143,7 @@ class Session:
         self._refuse_while_paused()
         try:
             text, error, _ = self._value(name)
-            names = tuple(self._users(self._all_types())) if text is error is None else ()
+            names = tuple(self._names.users(self._all_types())) if text is error is None else ()
         except (MontyError, RuntimeError) as failure:
             return ReadResult(error=str(self._judge(failure)))
         return ReadResult(text=text, error=error, names=names)
@@ -159,33 +155,41 @@ class Session:
         if self._calls.is_paused and self._calls.signal is not None:
             return None  # an answer was given and caught: it may be any value
         given: Given | None = None
+        later: list[SavedCall] = []
         try:
             if self._calls.is_paused:
-                dump, given = self._calls.saved()
+                dump, given, later = self._calls.saved()
             else:
                 dump = self._worker.dump()
-        except (MontyError, RuntimeError):  # too large a message, say; the session goes on
+        except (MontyError, RuntimeError, ValueError):  # too large, say; the session goes on
             return None
-        if len(dump) > MOST_DUMP_BYTES:
+        if len(dump) + self._calls.asked_chars > MOST_DUMP_BYTES:
             return None
+        names, calls = self._names, self._calls
         saved = Saved(
             dump=dump,
             feeds=self._worker.feeds,
             next_cell=self.next_cell,
-            cells={file: (cell.number, cell.source) for file, cell in self._cells.items()},
-            spoiled=sorted(self._spoiled),
-            taken=sorted(self._taken),
+            cells={
+                file: (cell.number, cell.source, list(cell.inserted))
+                for file, cell in self._cells.items()
+            },
+            spoiled=sorted(names.spoiled),
+            taken=sorted(names.taken),
+            owned=sorted(names.owned),
+            shims=sorted(names.shims),
             may_answer=self._may_answer,
-            bound=sorted(self._calls.bound),
+            bound=sorted(calls.bound),
             seen=self._ends.seen,
-            history=self._calls.history if given is not None else [],
+            history=calls.history if given is not None else [],
             given=given,
+            later=later,
             printed=self._output.text(),
             printed_chars=self._output.chars,
             left_s=self._left_s,
             watch=list(self._watch),
             types=dict(self._types),
-            raised=self._calls.raised,
+            raised=calls.raised,
         )
         return pack(saved, self._maker())
 
@@ -194,18 +198,19 @@ class Session:
         if not self.is_lost:
             self.is_lost = True
             self._worker.kill()
-            self._calls.searcher.kill()
+            self._calls.kill()
 
     def close(self) -> None:
         """End the worker. Safe to call twice."""
         self.is_lost = True
         self._worker.close()
-        self._calls.searcher.close()
+        self._calls.close()
 
     # -- snapshots
 
     def _maker(self) -> Maker:
-        return maker_of(self._settings, self._view, f"{self._prelude}\n{sorted(self._calls.names)}")
+        given = f"{self._prelude}\n{sorted(self._calls.names)}\n{_SHIMS}"
+        return maker_of(self._settings, self._view, given)
 
     @property
     def _prelude(self) -> str:
@@ -214,12 +219,14 @@ class Session:
     def _load(self, saved: Saved) -> None:
         """Become what was written down."""
         self.next_cell = saved.next_cell
-        self._spoiled = frozenset(saved.spoiled)
-        self._cells = {file: prepare(text, n) for file, (n, text) in saved.cells.items()}
+        self._cells = {
+            file: Cell(number, source, source, inserted=tuple(inserted))
+            for file, (number, source, inserted) in saved.cells.items()
+        }
         self._left_s, self._watch, self._types = saved.left_s, tuple(saved.watch), saved.types
         self._calls.raised.update(saved.raised)
-        self._taken, self._may_answer = frozenset(saved.taken), saved.may_answer
-        self._calls.bound, self._calls.history = set(saved.bound), saved.history
+        self._names.load(saved)
+        self._may_answer, self._calls.history = saved.may_answer, saved.history
         self._ends.seen = saved.seen
         if saved.given is None:
             self._worker.load(saved.dump, saved.feeds)
@@ -229,7 +236,7 @@ class Session:
         self._output.chars = saved.printed_chars
         given = [[(kind, text) for kind, text in answers] for answers in saved.given]
         step = self._worker.load_paused(saved.dump, saved.feeds, self._output)
-        self.paused = self._calls.wait_again(step, given)
+        self.paused = self._calls.wait_again(step, given, saved.later)
 
     # -- running
 
@@ -251,45 +258,13 @@ class Session:
         return self._result(None)
 
     def _begin(self, cell: Cell) -> Snapshot:
-        if self._spoiled & {"SubcallError", "SubcallLimitError"}:
-            self._feed(ERRORS)
-        inputs = self._values_for(cell)
+        self._allow(self._settings.limits.cell_timeout_s)
+        inputs = self._names.put_right(cell)
         if "SHOW_VARS" in cell.names:
             self._types = self._all_types()
-        lost_functions = self._spoiled & self._calls.functions
-        inputs |= {name: stub(name) for name in lost_functions}
-        if "ctx" in self._spoiled:
-            inputs["ctx"] = CtxPolicy(self._view)
-        self._spoiled = (self._calls.names & cell.bound) - SOFT
-        self._taken |= cell.bound & SOFT
         self._cells[self._worker.next_file] = cell
         self._allow(self._settings.limits.cell_timeout_s)
         return self._worker.feed(cell.code, inputs, self._output)
-
-    def _values_for(self, cell: Cell) -> dict[str, Any]:
-        """Bind the values that a cell names and the sandbox lacks; what is short is returned."""
-        calls = self._calls
-        wanted = {n for n in VALUES if n in self._spoiled or (n in cell.names - calls.bound)}
-        calls.bound |= wanted
-        inputs: dict[str, Any] = {}
-        if "history" in cell.names:
-            inputs["history"] = encodable(calls.history)
-        texts = wanted - {"history"}
-        if texts - {"P"} and self._view.kind == "document_list":
-            self._worker.bind_texts("context", list(self._view))
-            self._feed("context_0 = context")
-            calls.bound |= {"context", "context_0"}
-            texts &= {"P"}
-        if texts:
-            first, *others = sorted(texts)
-            self._worker.bind_text(first, self._view.text)
-            for name in others:
-                self._feed(f"{name} = {first}")
-        return inputs
-
-    def _feed(self, code: str, inputs: dict[str, Any] | None = None) -> Snapshot:
-        """Run a source of our own, whose output nobody wants."""
-        return self._worker.feed(code, inputs, Output(0))
 
     def _allow(self, seconds: float) -> None:
         self._calls.deadline = time.monotonic() + seconds
@@ -319,7 +294,7 @@ class Session:
 
     def _end(self, error: CodeError | None) -> tuple[CodeResult, CodeError | None]:
         """The final answer and the variables of a cell, and its error, should the answer be one."""
-        hidden = self._hidden
+        hidden = self._names.hidden
         final, problem = self._ends.final(
             self._calls.signal, may_answer=self._may_answer, hidden=hidden
         )
@@ -330,11 +305,6 @@ class Session:
     def _is_signal(self, error: CodeError) -> bool:
         signal = self._calls.signal
         return signal is not None and (error.kind, error.message) == ("BaseException", str(signal))
-
-    @property
-    def _hidden(self) -> frozenset[str]:
-        """Names of the runtime that are not the code's own variables now."""
-        return self._calls.names - self._spoiled - self._taken
 
     def _judge(self, failure: MontyError | RuntimeError) -> CodeError:
         """The error of a cell, and whether the session outlives it."""
@@ -368,13 +338,13 @@ class Session:
         if name == "answer" and not self._is_answer_there(watched):
             return None, None, False
         is_list = name != "P" and self._view.kind == "document_list"
-        if name in VALUES - self._spoiled - {"history"} and not is_list:
+        if name in VALUES - self._names.spoiled - {"history"} and not is_list:
             chars = self._view.len_chars()
             if chars > most:
                 return None, _TOO_LONG.format(name, chars, most), False
             return encodable(self._view.text), None, False
         is_name = name.isidentifier() and not iskeyword(name)
-        is_readable = name not in self._hidden - VALUES or name in ("answer", "context")
+        is_readable = name not in self._names.hidden - VALUES or name in ("answer", "context")
         if not is_name or not is_readable or name == "history":
             return None, None, False
         self._calls.unknown.clear()
@@ -403,7 +373,7 @@ class Session:
 
     def _evaluated(self, expression: str, inputs: dict[str, Any] | None = None) -> Any:
         self._allow(self._settings.limits.cell_timeout_s)
-        done = self._calls.drive(self._feed(expression, inputs))
+        done = self._calls.drive(self._names.feed(expression, inputs))
         assert isinstance(done, MontyComplete)
         return done.output
 
@@ -411,17 +381,8 @@ class Session:
         types: dict[str, str] = self._evaluated(VARIABLES)
         return types
 
-    def _users(self, types: Mapping[str, str]) -> dict[str, str]:
-        """The variables that the code made, modules left out, with their types."""
-        ours = self._hidden
-        return {
-            name: kind
-            for name, kind in types.items()
-            if not name.startswith("_") and name not in ours and kind != "module"
-        }
-
     def _show_vars(self, types: Mapping[str, str] | None = None) -> str:
         """The code's `SHOW_VARS`; its argument is inserted where the call is at the top level."""
         if not isinstance(types, dict | None):
             raise TypeError("SHOW_VARS takes no arguments")
-        return show_vars(self._users(self._types if types is None else types))
+        return show_vars(self._names.users(self._types if types is None else types))

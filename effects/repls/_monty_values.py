@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from pydantic_monty import ClassInstance
+from pydantic_monty import ClassInstance, FunctionSnapshot, MontyClassProxy
 
 from effects.repls._text import METHODS, TextView
 
@@ -21,8 +21,16 @@ class CtxPolicy(ClassInstance):
         super().__init__(view, allowed_methods=METHODS)
 
     def get_eager_attrs(self) -> dict[str, Any]:
-        view = cast(TextView, self.value)
-        return {"chars": view.len_chars(), "documents": view.num_documents()}
+        return _eager(cast(TextView, self.value))
+
+
+def arguments(call: FunctionSnapshot, view: TextView) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What code passes to a function of the host, by place and by name.
+
+    The view is the host's again also where the sandbox was restored: there it arrives as a proxy.
+    """
+    args = tuple([_hosts(value, view) for value in call.args])
+    return args, {name: _hosts(value, view) for name, value in call.kwargs.items()}
 
 
 class Output:
@@ -75,3 +83,14 @@ def encodable(value: Any) -> Any:
             return {encodable(key): encodable(item) for key, item in value.items()}
         case _:
             return value
+
+
+def _eager(view: TextView) -> dict[str, Any]:
+    return {"chars": view.len_chars(), "documents": view.num_documents()}
+
+
+def _hosts(value: Any, view: TextView) -> Any:
+    if not isinstance(value, MontyClassProxy):
+        return value
+    is_view = value.name == type(view).__name__ and value.attributes == _eager(view)
+    return view if is_view else value

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from effects.repls import (
+        _async,
         _cell,
         _combinators,
         _finals,
@@ -35,6 +36,7 @@ if TYPE_CHECKING or __package__:
         _text,
     )
 else:
+    import _async
     import _cell
     import _combinators
     import _finals
@@ -140,13 +142,18 @@ class Session:
         return {"text": text, "error": problem, "names": []}
 
     def _run(self, code: str) -> None:
+        if _async.may_await(code):
+            self._awaiting.begin()
         statements, expression = self._compiler.split(code)
-        if statements is not None:
-            exec(statements, self._names)
-        if expression is not None:
-            value = eval(expression, self._names)
-            if value is not None:
-                print(repr(value))
+        parts = [part for part in (statements, expression) if part is not None]
+        value = None
+        if any(part.co_flags & _async.CO_COROUTINE for part in parts):
+            value = self._awaiting.run(parts, self._names)
+        else:
+            for part in parts:
+                value = eval(part, self._names)
+        if expression is not None and value is not None:
+            print(repr(value))
 
     def _watched(self, names: list[str]) -> dict[str, str]:
         """The watched variables that exist and are not None, blank, or impossible to show."""
@@ -334,13 +341,22 @@ class Session:
             "done": done,
             **{name: self._driven(program) for name, program in asking.items()},
         }
+        programs = {made[name]: program for name, program in asking.items()}
+        self._awaiting = _async.Awaiting(programs, self._ask)
         for value in made.values():
             # Tracebacks and messages show the bare names, and pickle finds them.
             value.__module__ = "__main__"
             value.__qualname__ = value.__name__
         answer = _finals.fresh_answer()
         whole = {} if view.is_lazy else {"P": view.text}
-        return {**whole, "ctx": view, "answer": answer, **_functions.plain(view), **made}
+        return {
+            **whole,
+            "ctx": view,
+            "answer": answer,
+            **_functions.plain(view),
+            **made,
+            **self._awaiting.names(),
+        }
 
     def _give(self, form: str, value: object, has_fields: bool = False) -> None:
         signal = _finals.Signal(form, value, has_fields)
