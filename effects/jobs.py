@@ -5,7 +5,6 @@ drives it, and its end becomes a result or an error.
 """
 
 import asyncio
-import json
 import logging
 import math
 import platform
@@ -24,6 +23,7 @@ from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again
+from effects.refusals import check_begun, check_limit, check_type
 from effects.repls._pool import POOL
 from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
@@ -134,14 +134,14 @@ async def go_on(
         log = open_log(parts.log, stack)
         name = log.find(run_id)
         stack.enter_context(log.lead(name))
-        _check_begun(log, name)
+        check_begun(log, name)
         interpreter = _interpreter(parts, log, name, on_changed_output)
         interpreter.restore(logged.event for logged in log.load(name))
         state = interpreter.state
         if state.status == "finished":
             return _ended(parts, interpreter)
-        _check_limit(state, policy)
-        _check_type(name, parts.answer_type, state.options.answer_schema)
+        check_limit(state, policy)
+        check_type(name, parts.answer_type, state.options.answer_schema)
         options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
@@ -186,7 +186,7 @@ async def branch(
         if parts.answer_type is not None:
             changes = {**changes, "answer_schema": parts.answer_type.schema}
         elif before.seq:
-            _check_type(parent, None, before.options.answer_schema)
+            check_type(parent, None, before.options.answer_schema)
         backend = parts.backend(replace(before.options, **changes))
         sandbox = await sandboxes.checked(backend, parts.repl_limits)
         environment = {**parts.environment(), **sandbox}
@@ -298,47 +298,6 @@ def _settle(
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
     interpreter.open_repl = _sessions(parts, options, interpreter.seed)
     interpreter.cost_of = costs(parts.adapters, options.prices)
-
-
-def _check_begun(log: EventLog, run_id: RunId) -> None:
-    """Refuse a fork that has not begun: what it was to change is recorded nowhere, so that it would
-    go on as its parent. `branch` leaves none; version 1 of the log could."""
-    for info in log.runs():
-        if info.run_id == run_id and info.parent is not None and info.events == info.parent_seq:
-            raise UsageError(
-                f"the fork {run_id} was stopped before it began, and what it was to change isn't "
-                f"in the log: fork {info.parent} again"
-            )
-
-
-def _check_limit(state: RunState, policy: Policy | None) -> None:
-    """Refuse to go on under the limit that ended the run: it would end at once, and again."""
-    if state.limit is None:
-        return
-    name = state.limit
-    allowed = getattr(state.options.policy, name, None)
-    now = allowed if policy is None else getattr(policy, name, None)
-    if allowed is not None and now is not None and now <= allowed:
-        raise UsageError(
-            f"the run ended at its limit {name}={allowed:g}: "
-            f"pass a policy with a larger {name} to go on"
-        )
-
-
-def _check_type(run_id: RunId, given: AnswerType | None, schema: str | None) -> None:
-    """Refuse to go on without the type of the run's answer, or with another one."""
-    if schema is None and given is None:
-        return
-    if given is None:
-        raise UsageError(
-            f"the answer of run {run_id} has a type, which the log can't hold: pass output_type= "
-            f"again, whose JSON schema is {schema}"
-        )
-    if schema is None or json.loads(schema) != json.loads(given.schema):
-        raise UsageError(
-            f"output_type={given.name} isn't what run {run_id} was asked for "
-            f"({schema or 'an answer in words'}): pass that, or fork the run at event 1"
-        )
 
 
 def _edited(event: Event, edit: Event | Edit, at: int) -> Event:

@@ -82,7 +82,7 @@ def test_llm_query_asks_once_and_returns_the_reply() -> None:
 
 
 def test_every_call_has_exactly_the_fields_of_a_host_call() -> None:
-    wanted = {item.name for item in fields(HostCall)}
+    wanted = {item.name for item in fields(HostCall)} - {"schema", "fault"}
     for name in programs(VIEW, parallel_subcalls=False):
         host = Host()
         if name.startswith("ask"):
