@@ -6,7 +6,7 @@ started: a bad argument costs nothing and leaves no trace.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +24,8 @@ from effects.result import RunResult
 from effects.rlm import RLM, LogLike, adapters_of, context_of, log_target, run_job
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.tools import OnApproval, Toolbox
+from effects.tools.named import ToolLike, tools_of
 from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
@@ -62,6 +64,8 @@ def resume(
     context: object = None,
     policy: Policy | None = None,
     output_type: Any = None,
+    tools: Sequence[ToolLike] = (),
+    on_approval: OnApproval | None = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -76,7 +80,7 @@ def resume(
     passed here, and `policy` when limits are to be larger. Calls whose outcome is in the log are
     not made again. Calls that were in flight are made again (``on_uncertain="retry"``) or count as
     failed (``"fail"``). A finished run gives its result and makes no call. A run whose answer has
-    a type is given it again as `output_type`.
+    a type is given it again as `output_type`, and one that has tools its functions as `tools`.
 
     Raises `RunNotFound`, `RunBusy` when somebody else leads the run, `LogCorrupt`, `UsageError`
     for a context that is gone or has changed, `ReplayDiverged` when a cell of the session does
@@ -89,6 +93,7 @@ def resume(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
+        toolbox=Toolbox(tools=tools_of(tools), on_approval=on_approval),
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -120,6 +125,8 @@ def fork(
     context: object = None,
     edit: Event | Edit | None = None,
     output_type: Any = None,
+    tools: Sequence[ToolLike] = (),
+    on_approval: OnApproval | None = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -151,6 +158,7 @@ def fork(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
+        toolbox=Toolbox(tools=tools_of(tools), on_approval=on_approval),
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -235,6 +243,7 @@ def _parts(
     subcall_adapter: ModelAdapter | None,
     adapters: Mapping[str, ModelAdapter] | None,
     output_type: Any,
+    toolbox: Toolbox,
     repl_backend: ReplFactory | None,
     repl_limits: ReplLimits | None,
     prices: Mapping[str, Price] | None,
@@ -260,6 +269,7 @@ def _parts(
         listeners=() if event_listener is None else (event_listener,),
         logger=logger or logging.getLogger("rlm_fsm"),
         answer_type=None if output_type is None else answer_type(output_type),
+        toolbox=toolbox,
     )
 
 

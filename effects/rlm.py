@@ -23,6 +23,8 @@ from effects.repls.base import ReplLimits
 from effects.result import RunResult
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.tools import OnApproval, Toolbox
+from effects.tools.named import ToolLike, tools_of
 from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
@@ -88,6 +90,9 @@ class RLM:
         tell_budget: bool = True,
         output_type: Any = None,
         output_retries: int = 3,
+        tools: Sequence[ToolLike] = (),
+        on_approval: OnApproval | None = None,
+        max_concurrent_tools: int = 10,
         prices: Mapping[str, Price] | None = None,
         event_listener: Listener | None = None,
         logger: logging.Logger | None = None,
@@ -106,6 +111,7 @@ class RLM:
             logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
             answer_type=kind,
+            toolbox=Toolbox(tools=tools_of(tools), on_approval=on_approval),
         )
         self.options = Options(
             policy=policy or Policy(),
@@ -141,6 +147,8 @@ class RLM:
             tell_budget=tell_budget,
             answer_schema=None if kind is None else kind.schema,
             output_retries=output_retries,
+            tools=tuple(item.spec for item in self.parts.toolbox.tools.values()),
+            max_concurrent_tools=max_concurrent_tools,
             prices=prices_of(self.parts.adapters, prices),
         )
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)

@@ -21,7 +21,7 @@ from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.values import CodeError, ContextInfo, GivenFinal, HostCall, Problem, Usage, Variable
 
-Status = Literal["running", "finished", "partial", "failed", "cancelled"]
+Status = Literal["running", "finished", "partial", "failed", "cancelled", "waiting"]
 """How a run stands; see `RunFinished.status`."""
 
 
@@ -102,6 +102,68 @@ class ModelFailed:
     status: int | None = None
     """HTTP status, if there was one."""
     elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolReturned:
+    """A tool, a function of the caller's program, returned."""
+
+    frame: FrameId
+    call_id: CallId
+    value: str
+    """What it returned, as JSON."""
+    elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFailed:
+    """A call of a tool ended without a result."""
+
+    frame: FrameId
+    call_id: CallId
+    error: str
+    """What kind of failure: ``raised``, ``timeout``, ``result`` (it can't be handed over),
+    ``arguments``, ``missing`` (there is no such tool), or ``uncertain``: the process died while the
+    call was in flight, and it must not be made twice."""
+    message: str
+    """What code is told."""
+    elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAsked:
+    """A call of a tool waits for a person to agree to it. Derived."""
+
+    frame: FrameId
+    call_id: CallId
+    tool: str
+    """Its name; the arguments stand in the `CodePaused` that asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalGiven:
+    """Somebody answered for a call that waited. When, says the log's envelope."""
+
+    frame: FrameId
+    call_id: CallId
+    is_approved: bool
+    """True: the call may be made. False: it is denied, and the code is told."""
+    reason: str = ""
+    """Why, in the words of whoever answered; the code is told of a refusal's."""
+    by: str = ""
+    """Who answered."""
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalPostponed:
+    """Nobody was there to answer for a call: it waits for another process to be told."""
+
+    frame: FrameId
+    call_id: CallId
     clock_s: float = 0.0
 
 
@@ -251,9 +313,10 @@ class RunFinished:
 
     status: Status
     """``finished``: answered. ``partial``: a limit was reached, the answer is the best so far.
-    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it."""
+    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it. ``waiting``: calls of tools
+    wait for a person's approval, and nothing else is left to do."""
     output: str = ""
-    """The answer; for ``failed`` and ``cancelled`` the best there was."""
+    """The answer; for ``failed``, ``cancelled`` and ``waiting`` the best there was."""
     limit: str | None = None
     """The limit that ended it, for ``partial``, and for ``failed`` by a limit."""
     error: str | None = None
@@ -265,11 +328,15 @@ class RunFinished:
     frame: FrameId = ROOT
 
 
-Derived = EffectStarted | GuardTripped | LimitReached | RunFinished
+Derived = EffectStarted | ApprovalAsked | GuardTripped | LimitReached | RunFinished
 Event = (
     RunStarted
     | ModelReplied
     | ModelFailed
+    | ToolReturned
+    | ToolFailed
+    | ApprovalGiven
+    | ApprovalPostponed
     | CodePaused
     | CodeExecuted
     | ReplFailed
@@ -281,7 +348,13 @@ Event = (
     | Derived
 )
 
-DERIVED: tuple[type[Derived], ...] = (EffectStarted, GuardTripped, LimitReached, RunFinished)
+DERIVED: tuple[type[Derived], ...] = (
+    EffectStarted,
+    ApprovalAsked,
+    GuardTripped,
+    LimitReached,
+    RunFinished,
+)
 """Kinds that only the reducer makes."""
 
 EVENTS: tuple[type[Event], ...] = (
@@ -290,6 +363,11 @@ EVENTS: tuple[type[Event], ...] = (
     ModelReplied,
     ModelFailed,
     CodePaused,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
+    ToolReturned,
+    ToolFailed,
     CodeExecuted,
     ReplFailed,
     VariableRead,

@@ -84,6 +84,8 @@ class Spent:
     """Subcalls begun anywhere, sub-runs included."""
     model_calls: int = 0
     """Model calls that ended, with a reply or without."""
+    tool_calls: int = 0
+    """Calls of tools that ended, with a result or without."""
     usage: Usage = Usage()
     """Tokens of all calls that ended."""
     subcall_tokens: int = 0

@@ -1,6 +1,6 @@
 """Events -> `Trace`: the steps that a person reads. A projection of the log, nothing more.
 
-Which event becomes which step (a sub-run's steps have ``sub_`` before their kind):
+Which event becomes which step (a sub-run's own steps have ``sub_`` before their kind):
 
 | event | step |
 |---|---|
@@ -9,6 +9,8 @@ Which event becomes which step (a sub-run's steps have ``sub_`` before their kin
 | the first event of a sub-run | ``recursive_subcall``, before the sub-run's own steps |
 | `CodeExecuted`, `ReplFailed` of a cell | ``repl_exec``: the code, all that it printed, its error |
 | `GuardTripped`, `LimitReached`, `Cancelled`, `DeadlinePassed` | ``guard`` |
+| `ToolReturned`, `ToolFailed` | ``tool``: its arguments and its result, both as JSON |
+| `ApprovalGiven` | ``approval``: who answered for a call of a tool, and how |
 
 Rules:
 
@@ -31,6 +33,9 @@ from typing import Any, cast
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import (
     AnswerChecked,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -45,11 +50,14 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, first_of, host_call_id
 from rlm_fsm.options import Options
 from rlm_fsm.reply import TextAnswer, parse, visible
+from rlm_fsm.tool_calls import answered
 from rlm_fsm.values import HostCall, Usage, text_hash
 
 PROMPT_CHARS = 2_000
@@ -69,7 +77,8 @@ class TraceStep:
     """Whose step it is: ``0`` for the root, ``0.2`` for the sub-run of its second host call,
     ``0.2.1`` for a sub-run of that one. A ``recursive_subcall`` has its sub-run's."""
     prompt_summary: str | None = None
-    """Head of the prompt; for ``guard`` the name of the guard or limit."""
+    """Head of the prompt; for ``guard`` the name of the guard or limit; for ``tool`` and
+    ``approval`` the call, as in ``send({"to": "Ann"})``."""
     code: str | None = None
     output: str | None = None
     """The reply; for ``guard`` what the model was told or which limit it was."""
@@ -191,6 +200,8 @@ class _Projection:
                 self._turn_ended(frame, event)
             case ModelReplied() | ModelFailed():
                 self._subcall_ended(frame, event)
+            case ToolReturned() | ToolFailed() | ApprovalGiven():
+                self._of_tool(frame, event)
             case CodePaused():
                 self._paused(frame, event)
             case CodeExecuted():
@@ -223,6 +234,8 @@ class _Projection:
                 if event.options is not None:
                     self._options = event.options
             case EffectStarted() | AnswerChecked() | RunFinished():
+                pass
+            case ApprovalAsked() | ApprovalPostponed():
                 pass
 
     def _open(self, frame_id: FrameId) -> _Frame:
@@ -271,6 +284,20 @@ class _Projection:
         own = frame.step("subcall")
         step = replace(step, kind=own.kind, depth=own.depth + 1, frame=frame.id)
         self.steps.append(_with_outcome(step, event))
+
+    def _of_tool(self, frame: _Frame, event: ToolReturned | ToolFailed | ApprovalGiven) -> None:
+        call, step, _ = self._asked[event.call_id]
+        summary, depth = f"{call.fn}({call.prompt})"[:PROMPT_CHARS], depth_of(frame.id) + 1
+        step = replace(step, kind="tool", depth=depth, frame=frame.id, prompt_summary=summary)
+        match event:
+            case ToolReturned(value=value, elapsed_s=elapsed_s):
+                digest = text_hash(value)
+                step = replace(step, output=value, output_hash=digest, elapsed=elapsed_s)
+            case ToolFailed():
+                step = replace(step, error=event.message, elapsed=event.elapsed_s)
+            case ApprovalGiven():
+                step = replace(step, kind="approval", output=answered(event))
+        self.steps.append(step)
 
     def _turn_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
         step = _with_outcome(frame.step("root_call"), event)

@@ -8,8 +8,12 @@ from pyrsistent import pmap
 
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import (
+    DERIVED,
     EVENTS,
     AnswerChecked,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -23,6 +27,8 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.options import Options
@@ -796,6 +802,11 @@ EXAMPLES = {
     ModelReplied: ModelReplied(frame="0", call_id="0.m1", text="FINAL: 1"),
     ModelFailed: ModelFailed(frame="0", call_id="0.m1", error="server", message="down"),
     CodePaused: CodePaused(frame="0", call_id="0.c1", calls=()),
+    ApprovalAsked: ApprovalAsked(frame="0", call_id="0.1", tool="send"),
+    ApprovalGiven: ApprovalGiven(frame="0", call_id="0.1", is_approved=True),
+    ApprovalPostponed: ApprovalPostponed(frame="0", call_id="0.1"),
+    ToolReturned: ToolReturned(frame="0", call_id="0.1", value="1"),
+    ToolFailed: ToolFailed(frame="0", call_id="0.1", error="raised", message="no"),
     CodeExecuted: CodeExecuted(frame="0", call_id="0.c1"),
     ReplFailed: ReplFailed(frame="0", call_id="0.c1", message="gone"),
     VariableRead: VariableRead(frame="0", call_id="0.r1", name="x", text="1"),
@@ -817,7 +828,7 @@ EXAMPLES = {
 def test_an_impossible_event_is_refused_and_changes_nothing(phase: Phase, kind: type):
     frame = Frame(id="0", phase=phase, max_steps=1)
     event = EXAMPLES[kind]
-    owed = (event,) if kind in (EffectStarted, GuardTripped, LimitReached, RunFinished) else ()
+    owed = (event,) if kind in DERIVED else ()
     state = replace(INITIAL, frames=pmap({"0": frame}), owed=owed)
     with pytest.raises(IllegalEvent) as refused:
         step(state, event)

@@ -34,6 +34,7 @@ if TYPE_CHECKING or __package__:
         _output,
         _summaries,
         _text,
+        _tools,
     )
 else:
     import _async
@@ -45,6 +46,7 @@ else:
     import _limits
     import _output
     import _summaries
+    import _tools
 
 Exchange = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a frame to the host and waits for its answer."""
@@ -69,6 +71,7 @@ class Session:
         subcall_error: str,
         batch_error: str,
         variables: str,
+        tools: "list[_tools.Tool]",
     ) -> None:
         self._view = view
         self._guard = guard
@@ -90,7 +93,7 @@ class Session:
         self._loaded = dict(sys.modules)
         self._levels = sys.getrecursionlimit()
         styles = _functions.Styles(subcall_error, batch_error)
-        self._own = self._runtime_names(view, parallel_subcalls, styles)
+        self._own = self._runtime_names(view, parallel_subcalls, styles, tools)
         self._soft: dict[str, Any] = {name: self._own.pop(name) for name in _finals.SOFT}
         self._tracker = _summaries.Tracker(variables)
         self._signal: _finals.Signal | None = None
@@ -302,7 +305,11 @@ class Session:
         self._restore()
 
     def _runtime_names(
-        self, view: "_text.TextView", parallel_subcalls: bool, styles: "_functions.Styles"
+        self,
+        view: "_text.TextView",
+        parallel_subcalls: bool,
+        styles: "_functions.Styles",
+        tools: "list[_tools.Tool]",
     ) -> dict[str, Any]:
         def SHOW_VARS() -> str:
             """The names and types of your variables, as text."""
@@ -330,10 +337,13 @@ class Session:
             **_functions.programs(view, parallel_subcalls=parallel_subcalls, styles=styles),
             **_functions_json.programs(),
             **_combinators.programs(),
+            **_tools.programs(tools),
         }
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,
             "SubcallLimitError": _functions.SubcallLimitError,
+            "ToolError": _tools.ToolError,
+            "ToolDenied": _tools.ToolDenied,
             "SHOW_VARS": SHOW_VARS,
             "SUBMIT": SUBMIT,
             "FINAL": FINAL,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from rlm_fsm.event import (
+    ApprovalAsked,
+    ApprovalGiven,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -26,11 +28,14 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.ids import CallId, FrameId, RunId, host_call_id
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, Phase, RunState
+from rlm_fsm.tool_calls import answered
 from rlm_fsm.values import HostCall, Usage
 
 if TYPE_CHECKING:
@@ -82,9 +87,11 @@ class CellBegan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallsBegan:
-    """A cell asked sub-models and waits."""
+    """A cell asked sub-models, or called tools, and waits."""
 
     frame: FrameId
+    what: str
+    """``subcall``, ``tool call``, or ``call`` where there are both."""
     fn: str
     asked: int
     made: int
@@ -95,7 +102,7 @@ class CallsBegan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnded:
-    """A plain subcall ended."""
+    """A plain subcall, or a call of a tool, ended."""
 
     frame: FrameId
     call_id: CallId
@@ -110,6 +117,8 @@ class CallsEnded:
     """All calls that a cell waited for are in."""
 
     frame: FrameId
+    what: str
+    """As in `CallsBegan`."""
     made: int
     failed: int
     elapsed_s: float
@@ -160,6 +169,7 @@ Earlier = Callable[[RunId, int], Iterable[Event]]
 class _Batch:
     """The calls that a frame's cell waits for."""
 
+    what: str
     made: int
     began_s: float
     failed: int = 0
@@ -198,6 +208,11 @@ class Follower:
         return self.calls_made - sum(self._missing(frame) for frame in self._batches)
 
     @property
+    def calls_in_flight(self) -> int:
+        """Calls below the root's own turns that are being made."""
+        return self.state.in_flight + len(self.state.tools)
+
+    @property
     def activity(self) -> str:
         """What the run is doing, in a few words."""
         state, root = self.state, self.state.root
@@ -207,7 +222,7 @@ class Follower:
             case Phase.CLOSING:
                 return "asking for the best answer"
             case Phase.WAITING:
-                return "waiting for subcalls"
+                return _awaited(state)
             case Phase.RUNNING:
                 return "running code"
             case Phase.READING:
@@ -235,8 +250,15 @@ class Follower:
                 return [WentOn(run_id=self.run_id, after=after, event=event, state=self.state)]
             case ModelReplied() | ModelFailed():
                 return self._call_items(event, before)
+            case ToolReturned() | ToolFailed():
+                return [self._tool_ended(event)]
+            case ApprovalAsked():
+                call = self._prompts.get(event.call_id, "")
+                return [Noted(frame=event.frame, what="approval", text=f"{call} waits")]
+            case ApprovalGiven():
+                return [Noted(frame=event.frame, what="approval", text=answered(event))]
             case CodePaused():
-                asks = any(call.kind == "subcall" for call in event.calls)
+                asks = any(call.kind in ("subcall", "tool") for call in event.calls)
                 return [self._paused(event, before)] if asks or not event.calls else []
             case CodeExecuted():
                 return [CellEnded(frame=event.frame, event=event)]
@@ -292,18 +314,33 @@ class Follower:
             )
         ]
 
+    def _tool_ended(self, event: ToolReturned | ToolFailed) -> CallEnded:
+        failed = isinstance(event, ToolFailed)
+        reply = event.message if isinstance(event, ToolFailed) else event.value
+        if (batch := self._batches.get(event.frame)) is not None:
+            batch.failed += failed
+        return CallEnded(
+            frame=event.frame,
+            call_id=event.call_id,
+            prompt_head=self._prompts.pop(event.call_id, ""),
+            reply_head=reply[:_HEAD_CHARS],
+            failed=failed,
+            elapsed_s=event.elapsed_s,
+        )
+
     def _paused(self, event: CodePaused, before: RunState) -> CallsBegan:
         number = before.frames[event.frame].host_calls
         made = 0
         pause = self.state.frames[event.frame].pause
         if pause is not None:
             made = pause.missing
-            self._batches[event.frame] = _Batch(made, self._clock_s)
+            self._batches[event.frame] = _Batch(_what(event), made, self._clock_s)
             for position, call in enumerate(event.calls, number + 1):
                 self._prompts[host_call_id(event.frame, position)] = _prompt_head(call)
         fns = dict.fromkeys(call.fn for call in event.calls)
         return CallsBegan(
             frame=event.frame,
+            what=_what(event),
             fn=", ".join(fns),
             asked=len(event.calls),
             made=made,
@@ -318,6 +355,7 @@ class Follower:
             items.append(
                 CallsEnded(
                     frame=frame,
+                    what=batch.what,
                     made=batch.made,
                     failed=batch.failed,
                     elapsed_s=self._clock_s - batch.began_s,
@@ -343,4 +381,20 @@ class Follower:
 
 
 def _prompt_head(call: HostCall) -> str:
+    if call.kind == "tool":
+        return f"{call.fn}({call.prompt})"[:_HEAD_CHARS]
     return (call.question or call.prompt)[:_HEAD_CHARS]
+
+
+def _what(event: CodePaused) -> str:
+    kinds = {call.kind == "tool" for call in event.calls}
+    if len(kinds) > 1:
+        return "call"
+    return "tool call" if True in kinds else "subcall"
+
+
+def _awaited(state: RunState) -> str:
+    """What a paused cell waits for, in words."""
+    if state.in_flight:
+        return "waiting for subcalls"
+    return "waiting for tools" if state.tools else "waiting for an approval"

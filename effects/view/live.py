@@ -163,7 +163,7 @@ class LiveView:
             room = self._console.width - _BAR_LEAVES
             if room >= 8:
                 cells.append(ProgressBar(total=made, completed=done, width=min(room, 40)))
-            facts.insert(0, f"subcalls {done:,}/{made:,}, {follower.state.in_flight:,} in flight")
+            facts.insert(0, f"calls {done:,}/{made:,}, {follower.calls_in_flight:,} in flight")
         else:
             facts.insert(0, follower.activity)
         cells.append(Text(" · ".join(facts), no_wrap=True, overflow="ellipsis"))

@@ -97,15 +97,15 @@ def went_on(item: WentOn) -> str:
 def calls(item: CallsBegan) -> str:
     """How many calls a cell asked for, and how many are made."""
     if item.made == 0 and item.asked:
-        return f"{plural(item.asked, 'subcall')} asked, refused by a limit"
+        return f"{plural(item.asked, item.what)} asked, refused by a limit"
     merged = f" ({item.asked:,} asked, equal ones once)" if item.made != item.asked else ""
-    return f"{plural(item.made, 'subcall')}{merged}"
+    return f"{plural(item.made, item.what)}{merged}"
 
 
 def answered(item: CallsEnded) -> str:
     """How a cell's calls ended."""
     failed = f", {item.failed:,} failed" if item.failed else ""
-    return f"{plural(item.made, 'subcall')} answered in {seconds(item.elapsed_s)}{failed}"
+    return f"{plural(item.made, item.what)} answered in {seconds(item.elapsed_s)}{failed}"
 
 
 def totals(state: RunState) -> str:
@@ -114,6 +114,8 @@ def totals(state: RunState) -> str:
     facts = [plural(spent.steps, "turn")]
     if spent.subcalls:
         facts.append(plural(spent.subcalls, "subcall"))
+    if spent.tool_calls:
+        facts.append(plural(spent.tool_calls, "tool call"))
     facts.append(tokens(spent.usage))
     if spent.cost_usd is not None:
         facts.append(dollars(spent.cost_usd))

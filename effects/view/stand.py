@@ -6,7 +6,17 @@ from typing import Any, assert_never
 
 from effects.view.cut import clean, head, plural
 from effects.view.plain import totals
-from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.effect import (
+    AskApproval,
+    CallModel,
+    CallTool,
+    CheckAnswer,
+    Effect,
+    ReadVariable,
+    Record,
+    ResumeCode,
+    RunCode,
+)
 from rlm_fsm.fold import pending
 from rlm_fsm.state import Frame, RunState
 
@@ -19,10 +29,13 @@ def state_lines(run_id: str, state: RunState) -> Iterator[str]:
     yield f"run {run_id} after event {state.seq:,}: {state.status}"
     for _, frame in sorted(state.frames.items()):
         yield f"frame {frame.id}: {_frame(frame)}"
-    if state.calls:
-        yield f"in flight: {', '.join(sorted(state.calls))}"
-    if state.queue:
-        yield f"waiting for a place: {plural(len(state.queue), 'call')}"
+    if in_flight := [*sorted(state.calls), *sorted(state.tools)]:
+        yield f"in flight: {', '.join(in_flight)}"
+    if queued := len(state.queue) + len(state.tool_queue):
+        yield f"waiting for a place: {plural(queued, 'call')}"
+    for name, approval in sorted(state.approvals.items()):
+        answer = "waits for" if approval.given is None else "has"
+        yield f"call {name} of {approval.call.tool} {answer} a person's answer"
     for effect in pending(state):
         yield f"owed: {_effect(effect)}"
     yield f"spent: {totals(state)}"
@@ -41,8 +54,16 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
         "status": state.status,
         "query": state.query,
         "frames": [_frame_document(frame) for _, frame in sorted(state.frames.items())],
-        "in_flight": sorted(state.calls),
-        "queued": [call.call_id for call in state.queue],
+        "in_flight": [*sorted(state.calls), *sorted(state.tools)],
+        "queued": [call.call_id for call in (*state.queue, *state.tool_queue)],
+        "approvals": [
+            {
+                "call_id": name,
+                "tool": approval.call.tool,
+                "is_approved": None if approval.given is None else approval.given.is_approved,
+            }
+            for name, approval in sorted(state.approvals.items())
+        ],
         "owed": [_effect(effect) for effect in pending(state)],
         "spent": _spent(state),
         "uncertain_calls": state.uncertain,
@@ -59,7 +80,7 @@ def _frame(frame: Frame) -> str:
         facts.append(f"cell {frame.cell.id}")
     if frame.pause is not None:
         asked = len(set(frame.pause.asked))
-        facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'subcall')} answered")
+        facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'call')} answered")
     if frame.reading is not None:
         facts.append(f"reads {frame.reading}")
     if frame.limit is not None:
@@ -99,6 +120,10 @@ def _effect(effect: Effect) -> str:
             return f"read {effect.name}"
         case CheckAnswer():
             return f"check {effect.call_id}"
+        case CallTool():
+            return f"call {effect.call_id} of the tool {effect.tool}"
+        case AskApproval():
+            return f"ask for an approval of {effect.call_id}, a call of {effect.tool}"
         case _:
             assert_never(effect)
 
