@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from effects.adapters.fake import FakeAdapter, FakeRule
     from effects.adapters.openai_compat import OpenAICompatAdapter
     from effects.api import RLM, arun, fork, replay, resume, run, runs
+    from effects.approvals import approvals, approve
     from effects.context import Context
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from effects.many.run import arun_many, run_many, stream_many
     from effects.repls.base import ReplLimits, SnapshotRule
     from effects.result import RunResult, RunUsage
+    from effects.tools import ApprovalRequest, Tool, tool
 
 _SHELL = {
     "RLM": "effects.api",
@@ -74,6 +76,11 @@ _SHELL = {
     "resume": "effects.api",
     "run": "effects.api",
     "runs": "effects.api",
+    "approvals": "effects.approvals",
+    "approve": "effects.approvals",
+    "ApprovalRequest": "effects.tools",
+    "Tool": "effects.tools",
+    "tool": "effects.tools",
     "Context": "effects.context",
     "RunResult": "effects.result",
     "RunUsage": "effects.result",
@@ -107,6 +114,7 @@ __all__ = [
     "TRANSITIONS",
     "AdapterError",
     "Appended",
+    "ApprovalRequest",
     "Budget",
     "Context",
     "EventLog",
@@ -153,11 +161,14 @@ __all__ = [
     "RunUsage",
     "SnapshotRule",
     "SqliteLog",
+    "Tool",
     "Trace",
     "TraceStep",
     "Usage",
     "UsageError",
     "__version__",
+    "approvals",
+    "approve",
     "arun",
     "arun_many",
     "fold",
@@ -171,6 +182,7 @@ __all__ = [
     "state_at",
     "step",
     "stream_many",
+    "tool",
 ]
 
 
