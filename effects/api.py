@@ -6,7 +6,7 @@ started: a bad argument costs nothing and leaves no trace.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -25,7 +25,8 @@ from effects.rlm import RLM, LogLike, adapters_of, context_of, log_target, run_j
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
 from effects.tools import OnApproval, Toolbox
-from effects.tools.named import ToolLike, tools_of
+from effects.tools.extensions import Extensions, extensions_of
+from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
@@ -66,6 +67,8 @@ def resume(
     output_type: Any = None,
     tools: Sequence[ToolLike] = (),
     on_approval: OnApproval | None = None,
+    repl_extensions: Extensions | None = None,
+    doc_tools: Mapping[str, Callable[..., Any]] | None = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -93,7 +96,7 @@ def resume(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
-        toolbox=Toolbox(tools=tools_of(tools), on_approval=on_approval),
+        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -127,6 +130,8 @@ def fork(
     output_type: Any = None,
     tools: Sequence[ToolLike] = (),
     on_approval: OnApproval | None = None,
+    repl_extensions: Extensions | None = None,
+    doc_tools: Mapping[str, Callable[..., Any]] | None = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -158,7 +163,7 @@ def fork(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
-        toolbox=Toolbox(tools=tools_of(tools), on_approval=on_approval),
+        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -271,6 +276,17 @@ def _parts(
         answer_type=None if output_type is None else answer_type(output_type),
         toolbox=toolbox,
     )
+
+
+def _toolbox(
+    tools: Sequence[ToolLike],
+    on_approval: OnApproval | None,
+    repl_extensions: Extensions | None,
+    doc_tools: Mapping[str, Callable[..., Any]] | None,
+) -> Toolbox:
+    log_diag = logging.getLogger("rlm_fsm").debug
+    bound = extensions_of(repl_extensions, doc_tools, rlm=None, log_diag=log_diag)
+    return Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval)
 
 
 def _is_finished(target: str | EventLog, run_id: str) -> bool:

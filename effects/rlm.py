@@ -24,7 +24,8 @@ from effects.result import RunResult
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
 from effects.tools import OnApproval, Toolbox
-from effects.tools.named import ToolLike, tools_of
+from effects.tools.extensions import Extensions, extensions_of
+from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
@@ -93,6 +94,8 @@ class RLM:
         tools: Sequence[ToolLike] = (),
         on_approval: OnApproval | None = None,
         max_concurrent_tools: int = 10,
+        repl_extensions: Extensions | None = None,
+        doc_tools: Mapping[str, Callable[..., Any]] | None = None,
         prices: Mapping[str, Price] | None = None,
         event_listener: Listener | None = None,
         logger: logging.Logger | None = None,
@@ -101,6 +104,8 @@ class RLM:
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
         kind = None if output_type is None else answer_type(output_type)
+        logger = logger or logging.getLogger("rlm_fsm")
+        bound = extensions_of(repl_extensions, doc_tools, rlm=self, log_diag=logger.debug)
         self.parts = Parts(
             adapters=adapters_of(root, subcall_adapter, adapters),
             prices=dict(prices or {}),
@@ -108,10 +113,10 @@ class RLM:
             repl_backend=repl_backend,
             repl_limits=repl_limits or ReplLimits(),
             listeners=() if event_listener is None else (event_listener,),
-            logger=logger or logging.getLogger("rlm_fsm"),
+            logger=logger,
             store_context_chars=store_context_chars,
             answer_type=kind,
-            toolbox=Toolbox(tools=tools_of(tools), on_approval=on_approval),
+            toolbox=Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval),
         )
         self.options = Options(
             policy=policy or Policy(),

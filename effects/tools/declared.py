@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast, overload
 
 from rlm_fsm.errors import UsageError
@@ -136,14 +136,15 @@ def tool(
         return declare
     if not callable(cast(object, fn)):
         raise UsageError(f"{fn!r} is no tool: give a function")
-    called = name or getattr(fn, "__name__", "") or type(fn).__name__
+    source = cast(partial[Any], fn).func if isinstance(fn, partial) else fn
+    called = name or getattr(source, "__name__", "") or type(fn).__name__
     if timeout_s is not None and not timeout_s > 0:
         raise UsageError(f"tool {called}: timeout_s={timeout_s!r}: give seconds above 0, or None")
     if type(max_chars) is not int or max_chars < 2:
         raise UsageError(f"tool {called}: max_chars={max_chars!r}: give a whole number, 2 or more")
     if idempotent not in (None, True, False):
         raise UsageError(f"tool {called}: idempotent={idempotent!r}: give True, False or None")
-    words = inspect.getdoc(fn) if description is None else inspect.cleandoc(description)
+    words = inspect.getdoc(source) if description is None else inspect.cleandoc(description)
     made = Tool(
         fn=fn,
         name=called,

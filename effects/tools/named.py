@@ -20,10 +20,15 @@ _ALSO = (
 )
 
 
-def tools_of(given: Iterable[ToolLike]) -> dict[str, Tool]:
-    """Tools by name. `UsageError` for what is no function, and for names that can't be used."""
+def listed(given: Iterable[ToolLike]) -> list[ToolLike]:
+    """The items of an argument ``tools``. `UsageError` for what is no list of functions."""
     if not isinstance(cast(object, given), Iterable) or isinstance(given, str | Mapping):
         raise UsageError(f"tools={given!r}: give a list of functions")
+    return list(given)
+
+
+def tools_of(given: Iterable[ToolLike]) -> dict[str, Tool]:
+    """Tools by name. `UsageError` for what is no function, and for names that can't be used."""
     found: dict[str, Tool] = {}
     for item in given:
         made = item if isinstance(item, Tool) else tool(item)
