@@ -332,7 +332,8 @@ class AnySchedule(RuleBasedStateMachine):
         state = self.state
         if state.status == "waiting":
             assert state.approvals
-            assert not (state.calls or state.queue or state.tools or state.tool_queue)
+            busy = [*state.calls, *state.queue, *state.tools, *state.tool_queue]
+            assert busy == []
             assert all(frame.phase is Phase.WAITING for frame in state.frames.values())
 
     @invariant()
