@@ -74,7 +74,7 @@ def bound(name: str, parameters: Parameters, args: Sequence[Any], options: Any) 
         found[rest] = list(args[len(by_place) :])
     if more is not None and others:
         found[more] = others
-    return found
+    return {p[0]: found[p[0]] for p in parameters if p[0] in found}
 
 
 def plain(value: object, where: str) -> Any:
