@@ -44,8 +44,8 @@ examples:
 
 The answer goes to stdout, everything else to stderr.
 exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial (a
-limit was reached, the answer is the best so far), 4 waiting for an approval, 130
-cancelled.
+limit was reached, the answer is the best so far), 4 waiting for approvals,
+130 cancelled.
 Every option has an environment variable, named in the help of its command;
 the command line wins. rlm-fsm COMMAND --help tells more."""
 

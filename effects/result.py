@@ -37,7 +37,7 @@ class RunUsage:
     """Seconds of work on the run."""
     unpriced_calls: int
     """Replies whose cost isn't known; with 0, `RunResult.cost_usd` is the whole cost."""
-    tool_calls: int
+    tool_calls: int = 0
     """Calls of tools that ended, with a result or without."""
     uncertain_calls: int
     """Calls that were in flight when the run stopped: each may have been paid for twice."""
