@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from effects.commands.options import Option
 from rlm_fsm.errors import UsageError
@@ -25,11 +25,12 @@ def tools_given(arguments: Namespace) -> dict[str, Any]:
     found: list[Any] = []
     for item in arguments.tools or ():
         value = _found(item)
-        if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
-            found += cast(Iterable[Any], value)
-        else:
-            found.append(value)
+        found += value if _is_list(value) else [value]
     return {"tools": found} if found else {}
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | Mapping)
 
 
 def _found(item: str) -> Any:

@@ -92,12 +92,11 @@ def plain(value: object, where: str) -> Any:
             items = cast(Sequence[object], value)
             return [plain(item, f"{where}[{place}]") for place, item in enumerate(items)]
         case dict():
-            items = cast(dict[object, object], value)
-            wrong = next((key for key in items if not isinstance(key, str)), None)
-            if wrong is not None or None in items:
-                kind = type(wrong).__name__
-                raise TypeError(f"{where} has a key of type {kind}; it must be {PLAIN}")
-            return {str(key): plain(item, f"{where}[{key!r}]") for key, item in items.items()}
+            fields = cast(dict[object, object], value)
+            wrong = [type(key).__name__ for key in fields if not isinstance(key, str)]
+            if wrong:
+                raise TypeError(f"{where} has a key of type {wrong[0]}; it must be {PLAIN}")
+            return {str(key): plain(item, f"{where}[{key!r}]") for key, item in fields.items()}
         case _:
             raise TypeError(f"{where} is of type {type(value).__name__}; it must be {PLAIN}")
 

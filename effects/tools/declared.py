@@ -136,7 +136,7 @@ def tool(
         return declare
     if not callable(cast(object, fn)):
         raise UsageError(f"{fn!r} is no tool: give a function")
-    source = cast(partial[Any], fn).func if isinstance(fn, partial) else fn
+    source: Any = getattr(fn, "func", fn) if issubclass(type(fn), partial) else fn
     called = name or getattr(source, "__name__", "") or type(fn).__name__
     if timeout_s is not None and not timeout_s > 0:
         raise UsageError(f"tool {called}: timeout_s={timeout_s!r}: give seconds above 0, or None")

@@ -46,6 +46,8 @@ def _named(origin: str, given: object) -> list[Tool]:
                 f"{origin}: {name!r} is {type(value).__name__}, no function: code runs in another "
                 "process, which can't have the value; give a function that returns it"
             )
-        is_tool = isinstance(value, Tool)
-        found.append(replace(value, name=name) if is_tool else tool(value, name=name))
+        if isinstance(value, Tool):
+            found.append(replace(value, name=name))
+        else:
+            found.append(tool(value, name=name))
     return found

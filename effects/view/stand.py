@@ -18,6 +18,7 @@ from rlm_fsm.effect import (
     RunCode,
 )
 from rlm_fsm.fold import pending
+from rlm_fsm.ids import CallId
 from rlm_fsm.state import Frame, RunState
 
 _TEXT_CHARS = 200
@@ -33,9 +34,9 @@ def state_lines(run_id: str, state: RunState) -> Iterator[str]:
         yield f"in flight: {', '.join(in_flight)}"
     if queued := len(state.queue) + len(state.tool_queue):
         yield f"waiting for a place: {plural(queued, 'call')}"
-    for name, approval in sorted(state.approvals.items()):
+    for call_id, approval in sorted(state.approvals.items()):
         answer = "waits for" if approval.given is None else "has"
-        yield f"call {name} of {approval.call.tool} {answer} a person's answer"
+        yield f"call {call_id} of {approval.call.tool} {answer} a person's answer"
     for effect in pending(state):
         yield f"owed: {_effect(effect)}"
     yield f"spent: {totals(state)}"
@@ -55,7 +56,7 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
         "query": state.query,
         "frames": [_frame_document(frame) for _, frame in sorted(state.frames.items())],
         "in_flight": [*sorted(state.calls), *sorted(state.tools)],
-        "queued": [call.call_id for call in (*state.queue, *state.tool_queue)],
+        "queued": _queued(state),
         "approvals": [
             {
                 "call_id": name,
@@ -72,6 +73,11 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
         "error": state.error,
         "cause": state.cause,
     }
+
+
+def _queued(state: RunState) -> list[CallId]:
+    models = [call.call_id for call in state.queue]
+    return [*models, *(call.call_id for call in state.tool_queue)]
 
 
 def _frame(frame: Frame) -> str:
