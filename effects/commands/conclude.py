@@ -154,7 +154,8 @@ def show_command(end: Conclusion, default_log: str) -> str:
 
 def resume_command(run_id: str, state: RunState, log: str, default_log: str) -> str:
     """The command that goes on with a run; under a larger limit, if one ended it."""
-    return f"rlm-fsm resume {run_id}{_larger(state)}{log_option(log, default_log)}"
+    tools = " --tools MODULE:NAME" if state.options.tools else ""
+    return f"rlm-fsm resume {run_id}{_larger(state)}{tools}{log_option(log, default_log)}"
 
 
 def difference(diverged: ReplayDiverged) -> str:

@@ -94,7 +94,7 @@ def about(event: Event) -> str:
 
 def event_line(seq: int, at: str, event: Event, width: int) -> str:
     """An event in a line of a terminal."""
-    start = f"{seq:>5}  {at[:19].replace('T', ' ')}  {type(event).__name__:<13}  {about(event):<8} "
+    start = f"{seq:>5}  {at[:19].replace('T', ' ')}  {type(event).__name__:<17}  {about(event):<8} "
     return clean(start) + head(says(event), max(20, width - len(start)))
 
 
