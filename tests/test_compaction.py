@@ -12,10 +12,12 @@ from machine import Machine, code, kinds, names
 from test_history import shared, size
 from test_resume import Failing, Power
 
+from effects.windows import window
 from rlm_fsm import (
     RLM,
     FakeAdapter,
     ModelResponse,
+    OpenAICompatAdapter,
     Policy,
     RunResult,
     SqliteLog,
@@ -352,6 +354,26 @@ def test_without_a_limit_of_its_own_the_models_window_is_the_room():
     assert rlm.options.max_history_tokens == 12_000 - 800
     assert RLM(Windowed(), compaction=True, max_history_tokens=99).options.max_history_tokens == 99
     assert RLM(Windowed()).options.max_history_tokens == 0
+
+
+def test_the_list_of_prices_knows_windows_at_their_own_address():
+    import genai_prices
+
+    usage = genai_prices.Usage(input_tokens=1)
+    url = "https://api.openai.com/v1"
+    listed = genai_prices.calc_price(usage, "gpt-4o-mini", provider_api_url=url).model
+    assert window(OpenAICompatAdapter("gpt-4o-mini", api_key="k")) == listed.context_window
+    own = OpenAICompatAdapter("gpt-4o-mini", base_url="http://127.0.0.1:1/v1", api_key="")
+    assert window(own) is None
+
+
+def test_where_sub_runs_can_be_sent_less_theirs_is_the_room():
+    large = Windowed()
+    large.context_window = 64_000
+    rlm = RLM(large, subcall_adapter=Windowed(), compaction=0.5)
+    assert rlm.options.max_history_tokens == 12_000 - 800
+    rlm = RLM(large, subcall_adapter=FakeAdapter(), compaction=0.5, max_tokens=1_000)
+    assert rlm.options.max_history_tokens == 48_000 - 1_000
 
 
 def test_a_window_that_nobody_knows_is_said_before_anything_is_started():
