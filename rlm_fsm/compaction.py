@@ -63,8 +63,11 @@ def prepared(frame: Frame, options: Options) -> Frame | None:
     return evolve(fitting, compacting=asked, compactions=frame.compactions + 1)
 
 
-def begin(state: RunState, frame: Frame, turn: CallModel) -> Step:
-    """Ask for the summary of a `prepared` frame; `turn` is the call that waits for it."""
+def begin(state: RunState, frame: Frame, turn: CallModel, *, before: Frame) -> Step:
+    """Ask for the summary of a `prepared` frame; `turn` is the call that waits for it.
+
+    Where the budget has no room, nothing is left out of the frame `before` either.
+    """
     frame = evolve(frame, phase=Phase.COMPACTING)
     call = CallModel(
         frame=frame.id,
@@ -76,7 +79,8 @@ def begin(state: RunState, frame: Frame, turn: CallModel) -> Step:
     )
     beyond = breach(state, call) or breach(start(state, call)[0], turn)
     if beyond is not None:
-        return failed(put(state, frame), call, no_room(beyond))
+        whole = history.skipping(frame, before.skipped, before.summary)
+        return failed(put(state, whole), call, no_room(beyond))
     if takes_a_place(call):
         return enqueue(put(state, frame), (call,), first=True)
     return start(state, call, frame)

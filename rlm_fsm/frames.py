@@ -91,7 +91,7 @@ def ask(state: RunState, frame: Frame) -> Step:
     beyond = breach(state, call)
     compacted = None if beyond else compaction.prepared(frame, state.options)
     if compacted is not None:
-        return compaction.begin(state, compacted, call)
+        return compaction.begin(state, compacted, call, before=frame)
     if takes_a_place(call):
         return enqueue(put(state, told), (call,), first=True)
     if beyond is not None:

@@ -12,6 +12,7 @@ from machine import Machine, code, kinds, names
 from test_history import shared, size
 from test_resume import Failing, Power
 
+from effects.view.stand import state_document, state_lines
 from effects.windows import window
 from rlm_fsm import (
     RLM,
@@ -287,6 +288,20 @@ def test_a_sub_run_is_compacted_too_and_its_summary_waits_for_a_place():
     assert machine.call().call_id.startswith("0.1.m")
 
 
+def test_a_state_tells_of_what_was_summed_up():
+    machine = compacting()
+    assert "COMPACTING" in "\n".join(state_lines("run", machine.state))
+    assert state_document("run", machine.state)["frames"][0]["summary"] is None
+    machine.reply("Summed up.")
+    skipped = machine.frame().skipped
+    lines = "\n".join(state_lines("run", machine.state))
+    assert f"{skipped} messages summed up or dropped" in lines
+    assert "1 compaction" in lines
+    (told,) = state_document("run", machine.state)["frames"]
+    assert told["skipped_messages"] == skipped
+    assert told["summary"] == "Summary of the work so far:\nSummed up."
+
+
 # -- what is sent ---------------------------------------------------------------------------------
 
 
@@ -456,6 +471,44 @@ def test_a_run_without_its_summaries_goes_on(backend: str, path: Path):
     assert model.summaries >= 1
     (first, *_) = [step for step in result.trace if step.kind == "compaction"]
     assert first.error == "adapter: RuntimeError: no summary today"
+
+
+class Deep:
+    """A root that asks once, and a sub-run that prints for eight turns."""
+
+    async def acomplete(self, messages: Any, *, max_tokens: int, temperature: float) -> Any:
+        last, system = messages[-1]["content"], messages[0]["content"]
+        left = re.search(r"(\d+) turns are left", last)
+        if last.startswith(SUMS_UP):
+            said = "Eight were to be printed."
+        elif not system.startswith("You are a sub-LLM that"):
+            said = code("SUBMIT(llm_query('print eight'))")
+        elif left is None or int(left[1]) > 4:
+            said = code(f"print('{left and left[1]}' * 600)")
+        else:
+            said = code("SUBMIT(f'{len(history)} of them')")
+        return ModelResponse(said, Usage(20, 5, 25))
+
+
+@BACKENDS
+def test_the_conversation_of_a_sub_run_is_summed_up_too(backend: str, path: Path):
+    result = run(
+        "q",
+        "some text",
+        adapter=Deep(),
+        log=path,
+        repl_backend=backend,
+        recursive_subcalls=True,
+        recursive_subcall_max_steps=12,
+        **ROOM,
+    )
+    assert (result.status, result.output) == ("finished", "19 of them")
+    steps = [step for step in result.trace if step.kind == "sub_compaction"]
+    assert result.usage.compactions == len(steps) >= 1
+    assert {(step.frame, step.depth, step.output) for step in steps} == {
+        ("0.1", 1, "Eight were to be printed.")
+    }
+    assert replay(result.run_id, log=path).output == "19 of them"
 
 
 def test_the_trace_has_a_step_for_each_compaction(path: Path):
