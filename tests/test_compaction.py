@@ -142,6 +142,33 @@ def test_without_a_summary_the_turn_is_taken_as_it_would_have_been(how: str):
     assert machine.state.compactions == 0
 
 
+def test_refusals_fill_a_conversation_too():
+    machine = begun()
+    for _ in range(20):
+        machine.reply("Let me think about it. " * 50)
+        if machine.frame().phase is Phase.COMPACTING:
+            break
+    assert names(machine.commits[-1]) == ["ModelReplied", "GuardTripped", "EffectStarted"]
+    assert machine.call().purpose == "compaction"
+    machine.reply("Thought about it.")
+    assert machine.frame().summary
+
+
+@pytest.mark.parametrize("on_limit", ["finalize", "raise"])
+def test_a_run_that_goes_on_after_its_end_is_summed_up_first_where_that_is_due(on_limit: str):
+    machine = begun(policy=Policy(max_steps=4, on_limit=on_limit))
+    for number in range(4):
+        turn(machine, number)
+    if on_limit == "finalize":
+        machine.reply("FINAL: so far")
+    assert machine.state.status == {"finalize": "partial", "raise": "failed"}[on_limit]
+    options = Options(**{**ROOM, "compaction": 0.5, "system_prompt": "Look."})
+    assert kinds(machine.send(RunResumed(options=options))) == ["CallModel 0.s1"]
+    machine.reply("Summed up.")
+    assert machine.call().purpose == "turn"
+    assert machine.frame().messages[-1].role == "user"
+
+
 def test_after_a_failure_none_is_asked_for_until_trimming_has_made_room():
     machine = compacting()
     machine.fail()
