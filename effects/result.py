@@ -23,7 +23,7 @@ class RunUsage:
     """Subcalls of the whole tree, sub-runs included."""
     model_calls: int
     """Model calls of the whole tree that ended."""
-    compactions: int
+    compactions: int = 0
     """Summaries of conversations, of the whole tree, that were used; they are among the calls."""
     prompt_tokens: int
     completion_tokens: int
