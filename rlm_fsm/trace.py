@@ -6,6 +6,7 @@ Which event becomes which step (a sub-run's own steps have ``sub_`` before their
 |---|---|
 | `ModelReplied`, `ModelFailed` of a turn | ``root_call``: the reply, and the code found in it |
 | ... of a call that code made | ``subcall`` |
+| ... of a summary, and its `HistoryCompacted` | ``compaction``: the summary, or why there is none |
 | the first event of a sub-run | ``recursive_subcall``, before the sub-run's own steps |
 | `CodeExecuted`, `ReplFailed` of a cell | ``repl_exec``: the code, all that it printed, its error |
 | `GuardTripped`, `LimitReached`, `Cancelled`, `DeadlinePassed` | ``guard`` |
@@ -25,12 +26,9 @@ Rules:
    event, no step.
 """
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from rlm_fsm.errors import UsageError
 from rlm_fsm.event import (
     AnswerChecked,
     ApprovalAsked,
@@ -43,6 +41,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -58,86 +57,13 @@ from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, first_of, host_call_id
 from rlm_fsm.options import Options
 from rlm_fsm.reply import TextAnswer, parse, visible
 from rlm_fsm.tool_calls import answered
-from rlm_fsm.values import HostCall, Usage, text_hash
+from rlm_fsm.trace_step import Trace, TraceStep
+from rlm_fsm.values import HostCall, text_hash
+
+__all__ = ["PROMPT_CHARS", "Trace", "TraceStep", "trace"]
 
 PROMPT_CHARS = 2_000
 """Characters of a prompt that a step shows: a screenful or two."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceStep:
-    """One step. What doesn't apply to its kind is None."""
-
-    step_id: int = 0
-    """Position in the trace, counted from 1."""
-    kind: str
-    depth: int = 0
-    """0 for the root's turns and cells, 1 for its subcalls and its sub-runs' steps, and so on."""
-    frame: str | None = None
-    """Whose step it is: ``0`` for the root, ``0.2`` for the sub-run of its second host call,
-    ``0.2.1`` for a sub-run of that one. A ``recursive_subcall`` has its sub-run's."""
-    prompt_summary: str | None = None
-    """Head of the prompt; for ``guard`` the name of the guard or limit; for ``tool`` and
-    ``approval`` the call, as in ``send({"to": "Ann"})``."""
-    code: str | None = None
-    output: str | None = None
-    """The reply; for ``guard`` what the model was told or which limit it was."""
-    stdout: str | None = None
-    error: str | None = None
-    usage: Usage | None = None
-    model: str | None = None
-    """The model as the provider names it."""
-    elapsed: float | None = None
-    """Seconds."""
-    cache_hit: bool = False
-    input_hash: str | None = None
-    """`text_hash` of a subcall's whole prompt."""
-    output_hash: str | None = None
-    """`text_hash` of the whole reply."""
-    parallel_group_id: str | None = None
-    """The cell and the number of its pause, as in ``0.c1#2``: calls that were asked for at once."""
-    parallel_index: int | None = None
-    """Position in the group, counted from 0."""
-    parallel_total: int | None = None
-    """Calls in the group, merged ones included; 1 when it was asked for alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The steps of a run. Iterates over them; `len` counts them."""
-
-    steps: tuple[TraceStep, ...] = ()
-    run_id: str = ""
-    query: str = ""
-
-    def __iter__(self) -> Iterator[TraceStep]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def to_json(self, indent: int | None = 2) -> str:
-        """As a JSON object in ASCII; `from_json` is its inverse."""
-        data = {"run_id": self.run_id, "query": self.query, "steps": [*map(_to_dict, self.steps)]}
-        return json.dumps(data, indent=indent)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Trace":
-        """Read `to_json`'s object, or a plain array of steps. Fields it doesn't know are left out.
-
-        Raises `UsageError` for anything else.
-        """
-        try:
-            data: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"not a trace: not JSON ({error})") from error
-        match data:
-            case [*items] | {"steps": [*items]}:
-                steps = tuple(_from_dict(n, item) for n, item in enumerate(items, 1))
-            case _:
-                raise UsageError("not a trace: expected a list of steps, or an object with one")
-        about = cast(dict[str, Any], data) if isinstance(data, dict) else {}
-        return cls(steps, str(about.get("run_id", "")), str(about.get("query", "")))
 
 
 def trace(events: Iterable[Event], *, run_id: str = "") -> Trace:
@@ -198,6 +124,10 @@ class _Projection:
                 frame.news = [event.query]
             case ModelReplied() | ModelFailed() if _is_turn(event.call_id):
                 self._turn_ended(frame, event)
+            case ModelReplied() | ModelFailed() if _is_compaction(event.call_id):
+                self.steps.append(_with_outcome(frame.step("compaction"), event))
+            case HistoryCompacted():
+                self._compacted(frame, event)
             case ModelReplied() | ModelFailed():
                 self._subcall_ended(frame, event)
             case ToolReturned() | ToolFailed() | ApprovalGiven():
@@ -277,6 +207,20 @@ class _Projection:
     def _guarded(self, frame: _Frame, name: str, told: str) -> None:
         self.steps.append(replace(frame.step("guard"), prompt_summary=name, output=told))
         self._may_end(frame, error=told)
+
+    def _compacted(self, frame: _Frame, event: HistoryCompacted) -> None:
+        """Say what became of the summary; where no call was made, this is all there is of it."""
+        own = frame.step("compaction")
+        last = self.steps[-1] if self.steps else own
+        was_asked = (last.kind, last.frame) == (own.kind, own.frame) and not last.prompt_summary
+        step = self.steps.pop() if was_asked else own
+        told = (
+            f"{event.messages} messages summed up: "
+            f"{event.tokens_before:,} -> {event.tokens_after:,} tokens"
+        )
+        summary = "no summary" if event.failure else told
+        error = event.failure or None
+        self.steps.append(replace(step, prompt_summary=summary, error=error))
 
     def _subcall_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
         known = self._asked.get(first_of(event.call_id))
@@ -363,6 +307,10 @@ def _is_turn(call_id: CallId) -> bool:
     return call_id.rpartition(".")[2].startswith("m")
 
 
+def _is_compaction(call_id: CallId) -> bool:
+    return call_id.rpartition(".")[2].startswith("s")
+
+
 def _with_outcome(step: TraceStep, event: ModelReplied | ModelFailed) -> TraceStep:
     if isinstance(event, ModelFailed):
         error = f"{event.error}: {event.message}"
@@ -376,24 +324,3 @@ def _with_outcome(step: TraceStep, event: ModelReplied | ModelFailed) -> TraceSt
         elapsed=event.elapsed_s,
         cache_hit=event.cache_hit,
     )
-
-
-_FIELDS = tuple(item.name for item in fields(TraceStep))
-
-
-def _to_dict(step: TraceStep) -> dict[str, Any]:
-    data = {name: getattr(step, name) for name in _FIELDS}
-    data["usage"] = step.usage.to_dict() if step.usage else None
-    return data
-
-
-def _from_dict(number: int, item: Any) -> TraceStep:
-    if not isinstance(item, dict):
-        raise UsageError(f"not a trace: step {number} is not an object")
-    found = cast(dict[str, Any], item)
-    data = {name: found[name] for name in _FIELDS if found.get(name) is not None}
-    if not isinstance(data.get("step_id"), int) or not isinstance(data.get("kind"), str):
-        raise UsageError(f"not a trace: step {number} lacks its step_id or its kind")
-    if isinstance(data.get("usage"), dict):
-        data["usage"] = Usage.from_dict(data["usage"])
-    return TraceStep(**data)

@@ -37,6 +37,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -216,6 +217,9 @@ SAMPLES: tuple[Event, ...] = (
     ),
     GuardTripped(frame=ROOT, guard="min_steps", reason="Look again."),
     LimitReached(frame=ROOT, limit="max_steps", allowed=8, used=8.5),
+    HistoryCompacted(
+        frame=ROOT, call_id=CallId("0.s1"), messages=6, tokens_before=900, tokens_after=300
+    ),
     RunResumed(options=started().options, on_uncertain="fail", environment={"python": "3.12"}),
     Cancelled(reason="Ctrl-C", frame=FrameId("0.1"), clock_s=2.5),
     DeadlinePassed(clock_s=60.25),
@@ -275,6 +279,7 @@ def as_version_1(event: Event, options: Options) -> Event:
 SINCE_VERSION_2 = (
     DeadlinePassed,
     AnswerChecked,
+    HistoryCompacted,
     ApprovalAsked,
     ApprovalGiven,
     ApprovalPostponed,
@@ -301,6 +306,9 @@ def test_events_of_version_1_still_load_with_the_words_and_rules_of_then() -> No
         tell_budget=False,
         prices=(),
         tools=(),
+        compaction=0.0,
+        compaction_limit=10,
+        compaction_max_tokens=800,
         rules=1,
     )
     assert (then.profile.name, then.profile.version) == ("pyrlm", 1)

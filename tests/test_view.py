@@ -16,7 +16,8 @@ from rich.console import Console
 
 from effects.view.blocks import TerminalConsole
 from effects.view.cut import clean, cut, dollars, head, plural, seconds
-from effects.view.follow import CallsBegan, CallsEnded, CellBegan, Follower, Item, Turned
+from effects.view.follow import Follower
+from effects.view.items import CallsBegan, CallsEnded, CellBegan, Item, Turned
 from effects.view.live import LiveView
 from effects.view.plain import PlainView, line
 from effects.view.show import show_run
@@ -238,6 +239,38 @@ def test_a_failed_call_and_a_limit_are_told() -> None:
     assert "partial · " in text
     assert "partial (max_steps): " in plain(kept)[-1]
     assert "limit: max_steps" in shown(kept)
+
+
+def summed_up(summary: Any) -> Kept:
+    """A run whose conversation is summed up before its third turn, or can't be."""
+    printed = [fenced(f"print('{n}' * 1_500)") for n in "12"]
+    script = [*printed, summary, "FINAL: x"]
+    options = {"max_history_tokens": 1_000, "compaction": 0.7, "system_prompt": "Look."}
+    return events_of(script, **options)
+
+
+def test_a_compaction_is_told_with_what_it_saved_and_took() -> None:
+    kept = summed_up("Two digits were printed.")
+    told = r"history: 2 messages summed up, 8\d\d to \d\d\d tokens \(~\d+ tokens, 0\.\d s\)"
+    assert [text for text in plain(kept) if re.fullmatch(told, text)]
+    assert "1 compaction, " in plain(kept)[-1]
+    assert "history: 2 messages summed up" in ESCAPE.sub("", live(kept))
+    assert "history · 2 messages summed up: 8" in shown(kept)
+    assert "Two digits were printed." not in shown(kept)
+    assert "Two digits were printed." in shown(kept, full=True)
+    follower, seen = Follower(), list[str]()
+    for appended in kept.appended:
+        follower.see(appended)
+        seen.append(follower.activity)
+    assert "summing up the conversation" in seen
+
+
+def test_a_compaction_that_came_to_nothing_says_why() -> None:
+    kept = summed_up(AdapterError("the service is down", kind="server", status=503))
+    assert "history: no summary: server: the service is down" in plain(kept)
+    assert "no summary: server: the service is down" in ESCAPE.sub("", live(kept))
+    assert "server: the service is down" in shown(kept)
+    assert "compaction" not in plain(kept)[-1]
 
 
 # What must not be shown

@@ -12,6 +12,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from effects.view.items import (
+    Began,
+    CallEnded,
+    CallsBegan,
+    CallsEnded,
+    CellBegan,
+    CellEnded,
+    Compacted,
+    Ended,
+    Item,
+    Noted,
+    Turned,
+    WentOn,
+)
 from rlm_fsm.event import (
     ApprovalAsked,
     ApprovalGiven,
@@ -21,6 +35,7 @@ from rlm_fsm.event import (
     DeadlinePassed,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -45,122 +60,6 @@ _HEAD_CHARS = 400
 """Characters of a prompt or reply that an item holds: more than a line of any terminal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Began:
-    """The run began."""
-
-    run_id: str
-    event: RunStarted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WentOn:
-    """A run goes on that had stopped; or a fork begins where it leaves the other run."""
-
-    run_id: str
-    after: int
-    """The last event before."""
-    event: RunResumed
-    state: RunState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turned:
-    """A model took a turn, or failed to (`error`)."""
-
-    frame: FrameId
-    number: int
-    text: str
-    usage: Usage
-    elapsed_s: float
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellBegan:
-    """A cell runs."""
-
-    frame: FrameId
-    number: int
-    code: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsBegan:
-    """A cell asked sub-models, or called tools, and waits."""
-
-    frame: FrameId
-    what: str
-    """``subcall``, ``tool call``, or ``call`` where there are both."""
-    fn: str
-    asked: int
-    made: int
-    """Calls that are made: equal ones once, none when a limit forbids them."""
-    prompt_head: str
-    """Of the first call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded:
-    """A plain subcall, or a call of a tool, ended."""
-
-    frame: FrameId
-    call_id: CallId
-    prompt_head: str
-    reply_head: str
-    failed: bool
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsEnded:
-    """All calls that a cell waited for are in."""
-
-    frame: FrameId
-    what: str
-    """As in `CallsBegan`."""
-    made: int
-    failed: int
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellEnded:
-    """A cell ended."""
-
-    frame: FrameId
-    event: CodeExecuted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noted:
-    """Something a reader should know: a refusal, a limit, a failure."""
-
-    frame: FrameId
-    what: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The run ended."""
-
-    event: RunFinished
-    state: RunState
-
-
-Item = (
-    Began
-    | WentOn
-    | Turned
-    | CellBegan
-    | CallsBegan
-    | CallEnded
-    | CallsEnded
-    | CellEnded
-    | Noted
-    | Ended
-)
 Earlier = Callable[[RunId, int], Iterable[Event]]
 """What finds the events of a run up to one, included."""
 
@@ -187,6 +86,8 @@ class Follower:
         self._cells: dict[FrameId, CallId] = {}
         self._batches: dict[FrameId, _Batch] = {}
         self._prompts: dict[CallId, str] = {}
+        self._summaries: dict[CallId, tuple[Usage, float]] = {}
+        """What calls for summaries used, until it is known what became of them."""
         self._clock_s = 0.0
 
     def see(self, appended: "Appended") -> list[Item]:
@@ -219,6 +120,8 @@ class Follower:
         match root.phase:
             case Phase.ASKING:
                 return f"asking the model, turn {root.turns} of {root.max_steps}"
+            case Phase.COMPACTING:
+                return "summing up the conversation"
             case Phase.CLOSING:
                 return "asking for the best answer"
             case Phase.WAITING:
@@ -264,6 +167,9 @@ class Follower:
                 return [CellEnded(frame=event.frame, event=event)]
             case GuardTripped():
                 return [Noted(frame=event.frame, what="refused", text=event.reason)]
+            case HistoryCompacted():
+                usage, elapsed_s = self._summaries.pop(event.call_id, (Usage(), 0.0))
+                return [Compacted(frame=event.frame, event=event, usage=usage, elapsed_s=elapsed_s)]
             case LimitReached():
                 text = f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
                 return [Noted(frame=event.frame, what="limit", text=text)]
@@ -288,6 +194,9 @@ class Follower:
             text, usage = event.text, event.usage
         else:
             error = f"{event.error}: {event.message}"
+        if call.purpose == "compaction":
+            self._summaries[event.call_id] = (usage, event.elapsed_s)
+            return []
         if call.purpose != "subcall":
             frame = before.frames[event.frame]
             return [

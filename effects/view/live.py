@@ -17,16 +17,16 @@ from rich.text import Text
 
 from effects.view import blocks
 from effects.view.cut import dollars, head, seconds, tokens
-from effects.view.follow import (
+from effects.view.follow import Earlier, Follower
+from effects.view.items import (
     Began,
     CallEnded,
     CallsBegan,
     CallsEnded,
     CellBegan,
     CellEnded,
-    Earlier,
+    Compacted,
     Ended,
-    Follower,
     Item,
     Noted,
     Turned,
@@ -97,6 +97,8 @@ class LiveView:
                 return blocks.stack(blocks.question(item.state.query), blocks.aside(went_on(item)))
             case Turned():
                 return self._turn(item)
+            case Compacted():
+                return blocks.aside(line(item) or "")
             case CellBegan():
                 return blocks.code(item.code)
             case CallsBegan():
