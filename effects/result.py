@@ -20,9 +20,11 @@ class RunUsage:
     steps: int
     """Turns of the root."""
     subcalls: int
-    """Subcalls of the whole tree, sub-runs included."""
+    """Subcalls of the whole tree, sub-runs included; not those that a cache answered."""
     model_calls: int
     """Model calls of the whole tree that ended."""
+    cache_hits: int
+    """Calls that a cache answered, for nothing."""
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -78,6 +80,7 @@ def usage_of(state: RunState) -> RunUsage:
         steps=spent.steps,
         subcalls=spent.subcalls,
         model_calls=spent.model_calls,
+        cache_hits=spent.cache_hits,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,

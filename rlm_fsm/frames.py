@@ -225,13 +225,15 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     state = evolve(state, spent=spent)
     calls: list[CallModel] = []
     shaped = typed.begun(unique, state.options.profile)
+    samples = _samples(unique)
     for call_id, call in unique.items():
         if _recurses(frame, call, state.options):
             state, first = _open_child(state, child_frame(call_id), call)
             calls.append(first)
         else:
             prompt = shaped[call_id].prompt if call_id in shaped else call.prompt
-            calls.append(_subcall(frame.id, call_id, call, prompt, state.options))
+            plain = _subcall(frame.id, call_id, call, prompt, state.options)
+            calls.append(evolve(plain, sample=samples[call_id]) if samples[call_id] else plain)
     waiting = Pause(
         asked=tuple(asked),
         answers=pmap(known),
@@ -301,6 +303,16 @@ def _merge(
             unique[call_id] = call
         asked.append(made)
     return asked, unique
+
+
+def _samples(calls: Mapping[CallId, HostCall]) -> dict[CallId, int]:
+    """How many equal calls stand before each: none, but where code asked for all of them."""
+    seen: dict[HostCall, int] = {}
+    found: dict[CallId, int] = {}
+    for call_id, call in calls.items():
+        found[call_id] = seen.get(call, 0)
+        seen[call] = found[call_id] + 1
+    return found
 
 
 def _recurses(frame: Frame, call: HostCall, options: Options) -> bool:

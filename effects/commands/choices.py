@@ -122,6 +122,12 @@ WORK_OPTIONS = (
         convert=whole(1),
         help=f"subcalls at the same time (default {_DEFAULTS.max_concurrent_subcalls})",
     ),
+    Option(
+        name="cache",
+        metavar="WHERE",
+        help="don't ask again what was answered before: a folder for replies to subcalls, log for "
+        "those in the log itself, or none",
+    ),
     Option(name="parallel", help="let ask_chunks and llm_query_batch ask in parallel"),
     Option(name="recursive", help="let subcalls be runs of their own, with code"),
 )
@@ -179,6 +185,16 @@ def policy_given(arguments: Namespace, before: Policy) -> Policy:
 def prices_given(arguments: Namespace) -> dict[str, Price]:
     """What models charge, as far as it was given."""
     return dict(arguments.price or {})
+
+
+def cache_given(arguments: Namespace) -> dict[str, Any]:
+    """The cache that was given, by the name of `RLM`'s argument."""
+    given = getattr(arguments, "cache", None)
+    if given in (None, "log", "none"):
+        return {} if given is None else {"cache": given}
+    from effects.caches.files import FileCache
+
+    return {"cache": FileCache(given)}
 
 
 def limits_given(arguments: Namespace) -> dict[str, Any]:
