@@ -32,6 +32,7 @@ from rlm_fsm.policy import (
     release_cost,
     reserve,
     settle,
+    uncounted,
 )
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, Pause, Phase, RunState
@@ -166,10 +167,10 @@ def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ..
 
 
 def deliver(state: RunState, call_id: CallId, outcome: Outcome, *, free: bool = False) -> Step:
-    """Give one host call its answer; resume the cell with the last one. `free`: only caches were
-    asked, and it doesn't count as a subcall."""
+    """Give one host call its answer; resume the cell with the last one. `free`: only caches have
+    answered, and it doesn't count as a subcall."""
     if free:
-        state = evolve(state, spent=evolve(state.spent, subcalls=state.spent.subcalls - 1))
+        state = evolve(state, spent=uncounted(state.options.policy, state.spent))
     frame = state.frames[frame_of(call_id)]
     pause = frame.pause
     assert pause is not None, "only a waiting frame has calls to be answered"

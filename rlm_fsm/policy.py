@@ -16,7 +16,7 @@ Rules:
    against the limit with its estimate, and is never told as a cost.
 5. What a cache answers is free: all that was reserved is given back, the place among
    `max_subcalls` too. It is reserved like any call all the same: that it is a hit is only known
-   once the call was allowed to start.
+   once the call was allowed to start. (Code that repeats itself for ever is stopped: `FREE_HITS`.)
 """
 
 from dataclasses import dataclass, field, fields
@@ -31,6 +31,9 @@ from rlm_fsm.price import NANO_USD
 from rlm_fsm.values import Usage, estimate_tokens
 
 OnLimit = Literal["finalize", "raise"]
+FREE_HITS = 20
+"""Cache hits for each subcall that a policy allows, before hits count as subcalls. Code that asks
+the same for ever would go on for ever else; and 20 times all that is allowed is a lot to repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,14 @@ def settle(
         reserved_tokens=spent.reserved_tokens - tokens,
         reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
     )
+
+
+def uncounted(policy: Policy, spent: Spent) -> Spent:
+    """What was spent, without a subcall that only caches have answered; unless there were
+    `FREE_HITS` of these for each subcall that is allowed."""
+    if spent.cache_hits > FREE_HITS * policy.max_subcalls:
+        return spent
+    return evolve(spent, subcalls=spent.subcalls - 1)
 
 
 def release_cost(spent: Spent, call_id: CallId, *, keep: bool) -> Spent:
