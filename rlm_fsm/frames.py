@@ -232,8 +232,8 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
             calls.append(first)
         else:
             prompt = shaped[call_id].prompt if call_id in shaped else call.prompt
-            plain = _subcall(frame.id, call_id, call, prompt, state.options)
-            calls.append(evolve(plain, sample=samples[call_id]) if samples[call_id] else plain)
+            sample = samples[call_id]
+            calls.append(_subcall(frame.id, call_id, call, prompt, state.options, sample))
     waiting = Pause(
         asked=tuple(asked),
         answers=pmap(known),
@@ -338,7 +338,7 @@ def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[Run
 
 
 def _subcall(
-    frame_id: FrameId, call_id: CallId, call: HostCall, prompt: str, options: Options
+    frame_id: FrameId, call_id: CallId, call: HostCall, prompt: str, options: Options, sample: int
 ) -> CallModel:
     return CallModel(
         frame=frame_id,
@@ -347,4 +347,5 @@ def _subcall(
         prompt=TextRef.of(prompt),
         max_tokens=call.max_tokens or options.subcall_max_tokens,
         adapter=call.model or "subcall",
+        sample=sample,
     )
