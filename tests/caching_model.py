@@ -15,10 +15,14 @@ BATCH = "found = llm_batch(['one ' + P, 'two ' + P, 'three ' + P])"
 ONE = "found = llm_query('one ' + P)"
 
 
-def server(code: str = BATCH, *, delay_s: float = 0.0, failures: int = 0) -> ChatServer:
+def server(
+    code: str = BATCH, *, delay_s: float = 0.0, failures: int = 0, first_s: float | None = None
+) -> ChatServer:
     """A model whose first turn is `code` and whose second gives ``found``. Subcalls are answered in
-    capitals, after `delay_s`; the first `failures` of them with an error."""
+    capitals, after `delay_s` (the first one after `first_s`); the first `failures` of them with an
+    error."""
     left = [failures]
+    delays = [] if first_s is None else [first_s]
 
     def reply(messages: list[dict[str, str]]) -> str | Respond:
         last = messages[-1]["content"]
@@ -33,7 +37,7 @@ def server(code: str = BATCH, *, delay_s: float = 0.0, failures: int = 0) -> Cha
             "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25},
             "model": "loopback",
         }
-        return Respond(body=document, delay_s=delay_s)
+        return Respond(body=document, delay_s=delays.pop() if delays else delay_s)
 
     return ChatServer(reply)
 

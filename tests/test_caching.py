@@ -277,7 +277,7 @@ class Waiting:
 def test_who_waits_for_a_run_that_is_cancelled_asks_for_itself(path: Path):
     async def both() -> RunResult:
         tasks = []
-        with server(ONE, delay_s=0.3) as model:
+        with server(ONE, first_s=60.0) as model:
             options: dict[str, Any] = {"adapter": adapter(model), "log": path, "cache": "log"}
             for query in ("first", "second"):
                 waiting = Waiting()

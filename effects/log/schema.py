@@ -103,8 +103,10 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
 
     Raises `LogForeign` and `LogNewer`, and `sqlite3.Error`; nothing is written.
     """
-    owner = _number(connection, "PRAGMA application_id")
+    # In this order: another process may make the file meanwhile, and it does all three at once.
+    tables = _number(connection, "SELECT count(*) FROM sqlite_master")
     version = _number(connection, "PRAGMA user_version")
+    owner = _number(connection, "PRAGMA application_id")
     if owner == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise LogNewer(
@@ -113,7 +115,7 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
                 path=path,
             )
         return version
-    if owner or version or _number(connection, "SELECT count(*) FROM sqlite_master"):
+    if owner or version or tables:
         raise foreign(path, "it is a SQLite database of another program")
     return 0
 
