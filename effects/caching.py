@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from effects.caches.base import Cache, CachedReply, Request
+from effects.caches.base import Cache, CachedReply, CacheRequest
 from effects.caches.files import FileCache
 from effects.caches.flights import FLIGHTS, Flight, arrival
 from effects.caches.keys import identity_of, key_of
@@ -51,7 +51,7 @@ class Store(Protocol):
         """The reply under a key."""
         ...
 
-    async def keep(self, key: str, reply: CachedReply, request: Request) -> None:
+    async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         """Keep a reply."""
         ...
 
@@ -77,7 +77,7 @@ class CacheStore:
             self._warn("read", error)
             return None
 
-    async def keep(self, key: str, reply: CachedReply, request: Request) -> None:
+    async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         try:
             await asyncio.to_thread(self.cache.put, key, reply, request)
         except Exception as error:
@@ -112,7 +112,7 @@ class LogStore:
             return None
         return None if found is None else _kept(found)
 
-    async def keep(self, key: str, reply: CachedReply, request: Request) -> None:
+    async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         """Nothing to do: the event that is appended next is the entry."""
 
 
@@ -133,8 +133,11 @@ class Caching:
         elapsed: Callable[[], tuple[float, float]],
     ) -> Outcome:
         """The outcome of a call: a hit, or that of `call`, which is made at most once."""
-        store, identity = self.store, identity_of(adapter)
-        if store is None or identity is None or effect.purpose != "subcall":
+        store = self.store
+        if store is None or effect.purpose != "subcall":
+            return await call()
+        identity = identity_of(adapter)
+        if identity is None:
             return await call()
         key = key_of(
             identity,
@@ -143,7 +146,7 @@ class Caching:
             temperature=TEMPERATURE,
             sample=effect.sample,
         )
-        request = Request(
+        request = CacheRequest(
             adapter=identity,
             max_tokens=effect.max_tokens,
             temperature=TEMPERATURE,
@@ -175,7 +178,7 @@ class Caching:
         self._unsaved.clear()
 
     async def _lead(
-        self, store: Store, flight: Flight, request: Request, call: Call
+        self, store: Store, flight: Flight, request: CacheRequest, call: Call
     ) -> tuple[CachedReply | None, Outcome | None]:
         """The reply that the store has; else the outcome of the call, and what was kept of it."""
         key = flight.place[1]
@@ -197,7 +200,7 @@ class Caching:
 
 
 async def _make(
-    store: Store, key: str, request: Request, call: Call
+    store: Store, key: str, request: CacheRequest, call: Call
 ) -> tuple[CachedReply | None, Outcome]:
     """Make the call and keep its reply: what was kept, and the outcome."""
     outcome = await call()

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from effects.adapters.fake import FakeAdapter, FakeRule
     from effects.adapters.openai_compat import OpenAICompatAdapter
     from effects.api import RLM, arun, fork, replay, resume, run, runs
-    from effects.caches.base import Cache, CachedReply
+    from effects.caches.base import Cache, CachedReply, CacheRequest
     from effects.caches.files import FileCache
     from effects.context import Context
     from effects.interpreter import Appended
@@ -78,6 +78,7 @@ _SHELL = {
     "runs": "effects.api",
     "Cache": "effects.caches.base",
     "CachedReply": "effects.caches.base",
+    "CacheRequest": "effects.caches.base",
     "FileCache": "effects.caches.files",
     "Context": "effects.context",
     "RunResult": "effects.result",
@@ -114,6 +115,7 @@ __all__ = [
     "Appended",
     "Budget",
     "Cache",
+    "CacheRequest",
     "CachedReply",
     "Context",
     "EventLog",

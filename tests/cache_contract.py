@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from effects.caches.base import Cache, CachedReply, Request
+from effects.caches.base import Cache, CachedReply, CacheRequest
 from rlm_fsm.values import Usage
 
 KEY, OTHER = "0a" * 32, "0b" * 32
-REQUEST = Request(
+REQUEST = CacheRequest(
     adapter={"kind": "k", "model": "m"}, max_tokens=9, temperature=0.0, sample=0, prompt="why?"
 )
 REPLY = CachedReply(

@@ -13,7 +13,7 @@ import pytest
 from cache_contract import KEY, OTHER, REPLY, REQUEST, CacheContract
 
 from effects.caches import entries
-from effects.caches.base import Cache, CachedReply, Request
+from effects.caches.base import Cache, CachedReply, CacheRequest
 from effects.caches.keys import identity_of, key_of
 from rlm_fsm import FakeAdapter, FileCache, OpenAICompatAdapter, UsageError
 
@@ -27,7 +27,7 @@ class Shelf:
     def get(self, key: str) -> CachedReply | None:
         return self.entries.get(key)
 
-    def put(self, key: str, reply: CachedReply, request: Request) -> None:
+    def put(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         self.entries[key] = reply
 
 

@@ -16,7 +16,7 @@ import pytest
 from caching_model import BATCH, ONE, adapter, events_of, hits_of, server, subcalls
 from machine import Machine, code
 
-from effects.caches.base import CachedReply, Request
+from effects.caches.base import CachedReply, CacheRequest
 from effects.caches.flights import FLIGHTS
 from rlm_fsm import (
     RLM,
@@ -432,7 +432,7 @@ class Broken:
     def get(self, key: str) -> CachedReply | None:
         raise ConnectionError("no route")
 
-    def put(self, key: str, reply: CachedReply, request: Request) -> None:
+    def put(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         raise OSError(28, "No space left on device")
 
 

@@ -27,7 +27,7 @@ class CachedReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class CacheRequest:
     """What decided a reply, without secrets: for people who read a cache."""
 
     adapter: dict[str, Any]
@@ -49,6 +49,6 @@ class Cache(Protocol):
         what is there isn't whole."""
         ...
 
-    def put(self, key: str, reply: CachedReply, request: Request) -> None:
+    def put(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         """Keep a reply, in place of what was there."""
         ...

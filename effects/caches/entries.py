@@ -9,7 +9,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
 
-from effects.caches.base import CachedReply, Request
+from effects.caches.base import CachedReply, CacheRequest
 from rlm_fsm.values import Usage
 
 FORMAT = "rlm-fsm cached reply"
@@ -19,7 +19,7 @@ _PROMPT_CHARS = 400
 """How much of a prompt is shown: enough to tell whose reply it is."""
 
 
-def written(key: str, reply: CachedReply, request: Request) -> bytes:
+def written(key: str, reply: CachedReply, request: CacheRequest) -> bytes:
     """An entry's bytes: JSON in ASCII, since any text can be held so."""
     asked = asdict(request)
     prompt = asked.pop("prompt")

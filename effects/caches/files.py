@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effects.caches import entries
-from effects.caches.base import CachedReply, Request
+from effects.caches.base import CachedReply, CacheRequest
 from rlm_fsm.errors import UsageError
 
 MAX_BYTES = 1 << 30
@@ -79,7 +79,7 @@ class FileCache:
                 os.utime(path)
         return reply
 
-    def put(self, key: str, reply: CachedReply, request: Request) -> None:
+    def put(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
         """Keep a reply; see `Cache.put`. Raises `OSError` when the disk is full, say."""
         path, data = self._path(key), entries.written(key, reply, request)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
