@@ -8,12 +8,12 @@ import pytest
 
 from effects.log import EventLog, SqliteLog
 from effects.log.answers import _NEWEST
-from effects.log.memory import MemoryLog
 from rlm_fsm.codec import encode
 from rlm_fsm.event import ModelReplied
 from rlm_fsm.ids import ROOT, CallId, RunId
 from tests.log_contract import LONG, RUN, started
 from tests.log_files import rewrite, sql
+from tests.log_kinds import InAQuickFile, InMemory, Plain
 
 KEY, OTHER = "a1" * 32, "b2" * 32
 SECOND = RunId("run-2")
@@ -68,23 +68,13 @@ class AnswersContract:
         assert log.answer(KEY) == answered("new")
 
 
-class TestMemoryLog(AnswersContract):
-    def make(self) -> EventLog:
-        return MemoryLog()
+class TestInMemory(InMemory, AnswersContract): ...
 
 
-class TestInMemory(AnswersContract):
-    def make(self) -> EventLog:
-        return SqliteLog(":memory:")
+class TestMemoryLog(Plain, AnswersContract): ...
 
 
-class TestInAFile(AnswersContract):
-    @pytest.fixture(autouse=True)
-    def _directory(self, tmp_path: Path) -> None:
-        self.directory = tmp_path
-
-    def make(self) -> EventLog:
-        return SqliteLog(self.directory / "log.db", durability="process")
+class TestInAFile(InAQuickFile, AnswersContract): ...
 
 
 @pytest.fixture
