@@ -49,11 +49,16 @@ def cache_choice(given: CacheLike, adapters: Mapping[str, object]) -> CacheChoic
 
 
 def caching_of(choice: CacheChoice, log: EventLog) -> Caching:
-    """What a run asks, if anything."""
+    """What a run asks, if anything. `UsageError` for a log that can't be asked."""
     match choice:
         case None | "none":
             return Caching()
         case "log":
+            if not hasattr(log, "answer"):
+                raise UsageError(
+                    f"cache='log': {type(log).__name__} can't find replies, it has no method "
+                    "answer(key); give FileCache(FOLDER)"
+                )
             return Caching(store=LogStore(log=log))
         case CacheStore():
             return Caching(store=choice)
@@ -70,7 +75,7 @@ def recorded_as(choice: CacheChoice) -> dict[str, str]:
             most = "none" if files.max_bytes is None else str(files.max_bytes)
             return {"cache": "files", "cache.root": str(files.root), "cache.max_bytes": most}
         case CacheStore(cache=other):
-            return {"cache": type(other).__name__}
+            return {"cache": f"object {type(other).__name__}"}
 
 
 def noting(events: Iterable[Event], found: dict[str, str]) -> Iterator[Event]:
@@ -95,7 +100,7 @@ def again(environment: Mapping[str, str]) -> CacheChoice:
     except UsageError as error:
         _logger.warning("the run goes on without its cache: %s", error)
         return None
-    _logger.warning("the run used a cache, %s: pass it as cache= to use it again", name)
+    _logger.warning("the run had a cache (%s): pass it as cache= to use it again", name)
     return None
 
 

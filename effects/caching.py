@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from effects.caches.base import Cache, CachedReply, CacheRequest
 from effects.caches.files import FileCache
@@ -72,7 +72,10 @@ class CacheStore:
 
     async def find(self, key: str) -> CachedReply | None:
         try:
-            return await asyncio.to_thread(self.cache.get, key)
+            found = cast(object, await asyncio.to_thread(self.cache.get, key))
+            if found is None or isinstance(found, CachedReply):
+                return found
+            raise TypeError(f"get gave {type(found).__name__}; it must give a CachedReply or None")
         except Exception as error:  # a user's cache may raise anything
             self._warn("read", error)
             return None
@@ -136,23 +139,10 @@ class Caching:
         store = self.store
         if store is None or effect.purpose != "subcall":
             return await call()
-        identity = identity_of(adapter)
-        if identity is None:
+        asked = _asked(effect, adapter, messages)
+        if asked is None:
             return await call()
-        key = key_of(
-            identity,
-            messages,
-            max_tokens=effect.max_tokens,
-            temperature=TEMPERATURE,
-            sample=effect.sample,
-        )
-        request = CacheRequest(
-            adapter=identity,
-            max_tokens=effect.max_tokens,
-            temperature=TEMPERATURE,
-            sample=effect.sample,
-            prompt=messages[-1]["content"],
-        )
+        key, request = asked
         joined = FLIGHTS.join((store.place, key))
         if isinstance(joined, Flight):
             reply, outcome = await self._lead(store, joined, request, call)
@@ -197,6 +187,26 @@ class Caching:
                 FLIGHTS.close(flight)
             else:
                 self._unsaved[key] = flight
+
+
+def _asked(
+    effect: CallModel, adapter: object, messages: Messages
+) -> tuple[str, CacheRequest] | None:
+    """The key of a call and what it asks; None when nobody can tell what the adapter is."""
+    how: dict[str, Any] = {
+        "max_tokens": effect.max_tokens,
+        "temperature": TEMPERATURE,
+        "sample": effect.sample,
+    }
+    try:
+        identity = identity_of(adapter)
+        if identity is None:
+            return None
+        key = key_of(identity, messages, **how)
+    except Exception as error:  # a user's adapter may say anything of itself
+        _logger.debug("%s can't be told apart from others: %s", type(adapter).__name__, error)
+        return None
+    return key, CacheRequest(adapter=identity, prompt=messages[-1]["content"], **how)
 
 
 async def _make(

@@ -18,6 +18,7 @@ from machine import Machine, code
 
 from effects.caches.base import CachedReply, CacheRequest
 from effects.caches.flights import FLIGHTS
+from effects.log.memory import MemoryLog
 from rlm_fsm import (
     RLM,
     Appended,
@@ -447,6 +448,65 @@ def test_a_broken_cache_is_warned_of_once_and_never_ends_a_run(caplog: pytest.Lo
     assert len(told) == 2
     assert "can't be read" in told[0]
     assert "No space left" in told[1]
+
+
+class Lying:
+    """A cache that gives what is no reply."""
+
+    def get(self, key: str) -> Any:
+        return "a reply"
+
+    def put(self, key: str, reply: CachedReply, request: CacheRequest) -> None: ...
+
+
+def test_a_cache_that_gives_no_reply_is_none(caplog: pytest.LogCaptureFixture):
+    with server(ONE) as model:
+        result = run("q", "text", adapter=adapter(model), log=":memory:", cache=Lying())
+    assert (result.output, result.usage.cache_hits) == ("ONE TEXT", 0)
+    assert "must give a CachedReply or None" in caplog.text
+
+
+def test_a_cache_of_ones_own_must_be_passed_again(path: Path, caplog: pytest.LogCaptureFixture):
+    with server(LOOP) as model:
+        stopped = halted(path, adapter=adapter(model), cache=Lying())
+        assert resume(stopped, log=path, adapter=adapter(model)).status == "finished"
+    assert "the run had a cache (object Lying)" in caplog.text
+
+
+def test_a_log_that_cannot_find_replies_is_no_cache():
+    class Older:
+        path = ":memory:"
+
+        def __init__(self) -> None:
+            self._log = MemoryLog()
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "answer":
+                raise AttributeError(name)
+            return getattr(self._log, name)
+
+    model = FakeAdapter([])
+    with pytest.raises(UsageError, match="Older can't find replies"):
+        run("q", "text", adapter=model, log=Older(), cache="log")
+    assert model.call_log == []
+
+
+FORKED = """
+import os
+from effects.caches.flights import FLIGHTS
+
+leading = FLIGHTS.join(("place", "key"))
+child = os.fork()
+if child == 0:
+    os._exit(0 if isinstance(FLIGHTS.join(("place", "key")), Flight) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert not isinstance(FLIGHTS.join(("place", "key")), Flight)
+"""
+
+
+def test_a_forked_child_waits_for_no_call_of_its_parents():
+    root = str(Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", FORKED], env={"PYTHONPATH": root}, check=True)
 
 
 @pytest.mark.parametrize("bad", ["folder", "LOG", 7, object(), FileCache, Path("cache")])

@@ -11,6 +11,7 @@ For all runs of the process, whatever thread and event loop they have.
 """
 
 import asyncio
+import os
 import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -75,6 +76,11 @@ class Flights:
         with self._lock:
             self._forget(flight)
 
+    def forget_all(self) -> None:
+        """In the child of a fork: the calls are the parent's, and none will ever land here."""
+        self._lock = threading.Lock()
+        self._open = {}
+
     def _forget(self, flight: Flight) -> None:
         if self._open.get(flight.place) is flight:
             del self._open[flight.place]
@@ -87,3 +93,4 @@ async def arrival(waiting: "Future[CachedReply | None]") -> CachedReply | None:
 
 FLIGHTS = Flights()
 """Those of this process."""
+os.register_at_fork(after_in_child=FLIGHTS.forget_all)
