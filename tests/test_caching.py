@@ -493,7 +493,7 @@ def test_a_log_that_cannot_find_replies_is_no_cache():
 
 FORKED = """
 import os
-from effects.caches.flights import FLIGHTS
+from effects.caches.flights import FLIGHTS, Flight
 
 leading = FLIGHTS.join(("place", "key"))
 child = os.fork()
