@@ -450,6 +450,19 @@ def test_a_broken_cache_is_warned_of_once_and_never_ends_a_run(caplog: pytest.Lo
     assert "No space left" in told[1]
 
 
+def test_a_folder_that_is_lost_while_runs_go_on_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    cache = FileCache(tmp_path / "cache")
+    shutil.rmtree(cache.root)
+    cache.root.write_text("a file")
+    with server() as model:
+        rlm = RLM(adapter(model), log=":memory:", cache=cache)
+        assert [rlm.run("q", "text").output for _ in range(2)] == [ANSWER] * 2
+    assert caplog.text.count("can't be written") == 1
+    assert list(tmp_path.iterdir()) == [cache.root]
+
+
 class Lying:
     """A cache that gives what is no reply."""
 
