@@ -23,8 +23,10 @@ class RunUsage:
     """Subcalls of the whole tree, sub-runs included; not those that a cache answered."""
     model_calls: int
     """Model calls of the whole tree that ended."""
-    cache_hits: int
+    cache_hits: int = 0
     """Calls that a cache answered, for nothing."""
+    compactions: int = 0
+    """Summaries of conversations, of the whole tree, that were used; they are among the calls."""
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -81,6 +83,7 @@ def usage_of(state: RunState) -> RunUsage:
         subcalls=spent.subcalls,
         model_calls=spent.model_calls,
         cache_hits=spent.cache_hits,
+        compactions=state.compactions,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,

@@ -20,6 +20,7 @@ from effects.commands.options import (
     choice,
     limit,
     prices,
+    share,
     whole,
 )
 from rlm_fsm.errors import UsageError
@@ -128,6 +129,20 @@ WORK_OPTIONS = (
         help="don't ask again what was answered before: a folder for replies to subcalls, log for "
         "those in the log itself, or none",
     ),
+    Option(
+        name="max-history-tokens",
+        metavar="N",
+        convert=whole(0),
+        help="tokens of a conversation that are sent, by estimate; older ones are left out "
+        "(default 0: all are sent)",
+    ),
+    Option(
+        name="compaction",
+        metavar="SHARE",
+        convert=share,
+        help="let the model sum up a conversation that fills this share, such as 0.8, of "
+        "--max-history-tokens, or else of three quarters of the model's window (default 0: never)",
+    ),
     Option(name="parallel", help="let ask_chunks and llm_query_batch ask in parallel"),
     Option(name="recursive", help="let subcalls be runs of their own, with code"),
 )
@@ -145,6 +160,8 @@ _ARGUMENTS = {
     "profile": "profile",
     "repl": "repl_backend",
     "concurrency": "max_concurrent_subcalls",
+    "max_history_tokens": "max_history_tokens",
+    "compaction": "compaction",
     "parallel": "parallel_subcalls",
     "recursive": "recursive_subcalls",
 }
