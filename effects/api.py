@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 
 from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory
+from effects.cache_choice import CacheLike, cache_choice
 from effects.interpreter import Listener
 from effects.jobs import Edit, Parts, branch, go_on, open_log
 from effects.log.base import EventLog, RunInfo
@@ -69,6 +70,7 @@ def resume(
     on_approval: OnApproval | None = None,
     repl_extensions: Extensions | None = None,
     doc_tools: Mapping[str, Callable[..., Any]] | None = None,
+    cache: CacheLike = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -83,7 +85,9 @@ def resume(
     passed here, and `policy` when limits are to be larger. Calls whose outcome is in the log are
     not made again. Calls that were in flight are made again (``on_uncertain="retry"``) or count as
     failed (``"fail"``). A finished run gives its result and makes no call. A run whose answer has
-    a type is given it again as `output_type`, and one that has tools its functions as `tools`.
+    a type is given it again as `output_type`, and one that has tools its functions as `tools`. It
+    has the cache that it had, where that can be had again, unless `cache` names another; ``"none"``
+    is none.
 
     Raises `RunNotFound`, `RunBusy` when somebody else leads the run, `LogCorrupt`, `UsageError`
     for a context that is gone or has changed, `ReplayDiverged` when a cell of the session does
@@ -97,6 +101,7 @@ def resume(
         adapters=adapters,
         output_type=output_type,
         toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
+        cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -132,6 +137,7 @@ def fork(
     on_approval: OnApproval | None = None,
     repl_extensions: Extensions | None = None,
     doc_tools: Mapping[str, Callable[..., Any]] | None = None,
+    cache: CacheLike = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -164,6 +170,7 @@ def fork(
         adapters=adapters,
         output_type=output_type,
         toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
+        cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -249,6 +256,7 @@ def _parts(
     adapters: Mapping[str, ModelAdapter] | None,
     output_type: Any,
     toolbox: Toolbox,
+    cache: CacheLike,
     repl_backend: ReplFactory | None,
     repl_limits: ReplLimits | None,
     prices: Mapping[str, Price] | None,
@@ -268,6 +276,7 @@ def _parts(
     return Parts(
         adapters=known,
         log=target,
+        cache=cache_choice(cache, known),
         repl_backend=repl_backend,
         repl_limits=repl_limits or ReplLimits(),
         prices=dict(prices or {}),

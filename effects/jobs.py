@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory, repl_factory
+from effects.cache_choice import CacheChoice, again, caching_of, noting, recorded_as
 from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
@@ -29,7 +30,7 @@ from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from effects.tools import Toolbox
-from effects.tools.named import again
+from effects.tools.named import given_again
 from effects.typed import AnswerType
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import (
@@ -66,6 +67,8 @@ class Parts:
     """None: the backend that the run's options name."""
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     """What models charge, by their names or the adapters', where the caller says so."""
+    cache: CacheChoice = None
+    """What subcalls may be answered from. None: a run that goes on has the cache that it had."""
     repl_limits: ReplLimits = ReplLimits()
     listeners: tuple[Listener, ...] = ()
     logger: logging.Logger
@@ -92,6 +95,7 @@ class Parts:
             "system": f"{platform.system()} {platform.machine()}",
             **({"repl": backend} if self.repl_backend is not None else {}),
             **{f"adapter.{name}": describe(a) for name, a in sorted(self.adapters.items())},
+            **recorded_as(self.cache),
             **self.labels,
         }
 
@@ -139,8 +143,9 @@ async def go_on(
         name = log.find(run_id)
         stack.enter_context(log.lead(name))
         check_begun(log, name)
+        had: dict[str, str] = {}
         interpreter = _interpreter(parts, log, name, on_changed_output)
-        interpreter.restore(logged.event for logged in log.load(name))
+        interpreter.restore(noting((logged.event for logged in log.load(name)), had))
         state = interpreter.state
         if state.status == "finished":
             return _ended(parts, interpreter)
@@ -148,6 +153,7 @@ async def go_on(
         check_type(name, parts.answer_type, state.options.answer_schema)
         changes: dict[str, Any] = {} if policy is None else {"policy": policy}
         changes |= _tools_now(parts, name, state.options)
+        parts = _with_cache(parts, had)
         options = _options_now(parts, state.options, changes)
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
@@ -185,7 +191,9 @@ async def branch(
         tail = events[boundary : boundary + 1]
         if edit is not None:
             tail = [_edited(tail[0], edit, at)]
-        interpreter.restore(events[:boundary])
+        had: dict[str, str] = {}
+        interpreter.restore(noting(events[:boundary], had))
+        parts = _with_cache(parts, had)
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
@@ -230,6 +238,11 @@ def _own_start(
     return [resumed, *tail]
 
 
+def _with_cache(parts: Parts, had: Mapping[str, str]) -> Parts:
+    """The parts of a run that goes on: with the cache that it had, unless one was chosen."""
+    return parts if parts.cache is not None else replace(parts, cache=again(had))
+
+
 def _options_now(parts: Parts, before: Options, changes: Mapping[str, Any]) -> Options:
     """The options of a run that goes on with these adapters.
 
@@ -244,8 +257,8 @@ def _options_now(parts: Parts, before: Options, changes: Mapping[str, Any]) -> O
 
 
 def _tools_now(parts: Parts, run_id: RunId, before: Options) -> dict[str, Any]:
-    """The tools of a run that goes on, as they are now. Raises what `again` raises."""
-    now = tuple(tool.spec for tool in again(run_id, before.tools, parts.toolbox.tools))
+    """The tools of a run that goes on, as they are now. Raises what `given_again` raises."""
+    now = tuple(tool.spec for tool in given_again(run_id, before.tools, parts.toolbox.tools))
     return {} if now == before.tools else {"tools": now}
 
 
@@ -292,6 +305,7 @@ def _interpreter(
         on_changed_output=on_changed_output,
         snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
         gate=parts.gate,
+        caching=caching_of(parts.cache, log),
         answer_type=parts.answer_type,
         toolbox=parts.toolbox,
     )
@@ -311,6 +325,7 @@ def _settle(
         interpreter.context = kept.reopen(interpreter.log, state.context)
     else:
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
+    interpreter.caching = caching_of(parts.cache, interpreter.log)
     interpreter.open_repl = _sessions(parts, options, interpreter.seed)
     interpreter.cost_of = costs(parts.adapters, options.prices)
 

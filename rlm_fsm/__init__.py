@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from effects.adapters.openai_compat import OpenAICompatAdapter
     from effects.api import RLM, arun, fork, replay, resume, run, runs
     from effects.approvals import approvals, approve
+    from effects.caches.base import Cache, CachedReply, CacheRequest
+    from effects.caches.files import FileCache
     from effects.context import Context
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
@@ -81,6 +83,10 @@ _SHELL = {
     "ApprovalRequest": "effects.tools",
     "Tool": "effects.tools",
     "tool": "effects.tools",
+    "Cache": "effects.caches.base",
+    "CachedReply": "effects.caches.base",
+    "CacheRequest": "effects.caches.base",
+    "FileCache": "effects.caches.files",
     "Context": "effects.context",
     "RunResult": "effects.result",
     "RunUsage": "effects.result",
@@ -116,10 +122,14 @@ __all__ = [
     "Appended",
     "ApprovalRequest",
     "Budget",
+    "Cache",
+    "CacheRequest",
+    "CachedReply",
     "Context",
     "EventLog",
     "FakeAdapter",
     "FakeRule",
+    "FileCache",
     "Frame",
     "IllegalEvent",
     "Job",

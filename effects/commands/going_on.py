@@ -15,6 +15,7 @@ from effects.commands.choices import (
     MODEL_OPTIONS,
     WORK_OPTIONS,
     as_recorded,
+    cache_given,
     limits_given,
     make_adapters,
     options_given,
@@ -48,6 +49,7 @@ from rlm_fsm.state import RunState
 _MODEL = tuple(option for option in MODEL_OPTIONS if option.name in ("model", "subcall-model"))
 _URL = tuple(option for option in MODEL_OPTIONS if option.name == "base-url")
 _REST = tuple(option for option in MODEL_OPTIONS if option not in (*_MODEL, *_URL))
+_CACHE = as_recorded([option for option in WORK_OPTIONS if option.name == "cache"])
 _OUTPUT = (LOG, JSON, QUIET, NO_COLOR)
 _MODELS_TITLE = "model (the names as in the log, unless given)"
 _LIMITS_TITLE = "limits (as in the log, unless given)"
@@ -59,6 +61,7 @@ RESUME_GROUPS: dict[str, tuple[Option, ...]] = {
         CONTEXT,
         TOOLS,
         ISOLATION,
+        *_CACHE,
         Option(
             name="on-uncertain",
             metavar="WHAT",
@@ -128,6 +131,7 @@ def resume(arguments: Namespace, environment: Mapping[str, str]) -> int:
             **given,
             **limits_given(arguments),
             **tools_given(arguments),
+            **cache_given(arguments),
         )
         with opened(log, record.run_id) as log_, log_.lead(record.run_id):
             pass  # Raises `RunBusy`: nothing is said of a run that somebody works on.
@@ -178,6 +182,7 @@ def fork(arguments: Namespace, environment: Mapping[str, str]) -> int:
             **changes,
             **limits_given(arguments),
             **tools_given(arguments),
+            **cache_given(arguments),
         )
         if not terminal.is_quiet:
             what = f"another text in event {at:,}" if edit is not None else f"event {at:,}"

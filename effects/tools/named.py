@@ -65,7 +65,9 @@ def own_names() -> frozenset[str]:
     return frozenset({*asking, *_functions.plain(view), *_ALSO.split()})
 
 
-def again(run_id: RunId, recorded: tuple[ToolSpec, ...], given: Mapping[str, Tool]) -> list[Tool]:
+def given_again(
+    run_id: RunId, recorded: tuple[ToolSpec, ...], given: Mapping[str, Tool]
+) -> list[Tool]:
     """The tools of a run that exists, from those that were given to go on with it; others aren't
     offered. `UsageError` for one that is missing, or takes other parameters."""
     missing = [spec.name for spec in recorded if spec.name not in given]

@@ -72,6 +72,7 @@ class _Batch:
     made: int
     began_s: float
     failed: int = 0
+    cache_hits: int = 0
 
 
 class Follower:
@@ -210,8 +211,9 @@ class Follower:
                 )
             ]
         batch = self._batches.get(event.frame)
-        if batch is not None and error:
-            batch.failed += 1
+        if batch is not None:
+            batch.failed += error is not None
+            batch.cache_hits += isinstance(event, ModelReplied) and event.cache_hit
         return [
             CallEnded(
                 frame=event.frame,
@@ -268,6 +270,7 @@ class Follower:
                     made=batch.made,
                     failed=batch.failed,
                     elapsed_s=self._clock_s - batch.began_s,
+                    cache_hits=batch.cache_hits,
                 )
             )
             if not self._batches:

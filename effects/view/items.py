@@ -96,6 +96,7 @@ class CallsEnded:
     made: int
     failed: int
     elapsed_s: float
+    cache_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,9 @@ def calls(item: CallsBegan) -> str:
 def answered(item: CallsEnded) -> str:
     """How a cell's calls ended."""
     failed = f", {item.failed:,} failed" if item.failed else ""
-    return f"{plural(item.made, item.what)} answered in {seconds(item.elapsed_s)}{failed}"
+    cached = f", {item.cache_hits:,} from the cache" if item.cache_hits else ""
+    made = plural(item.made, item.what)
+    return f"{made} answered in {seconds(item.elapsed_s)}{cached}{failed}"
 
 
 def totals(state: RunState) -> str:
@@ -119,6 +121,8 @@ def totals(state: RunState) -> str:
         facts.append(plural(spent.subcalls, "subcall"))
     if spent.tool_calls:
         facts.append(plural(spent.tool_calls, "tool call"))
+    if spent.cache_hits:
+        facts.append(plural(spent.cache_hits, "cache hit"))
     if state.compactions:
         facts.append(plural(state.compactions, "compaction"))
     facts.append(tokens(spent.usage))
