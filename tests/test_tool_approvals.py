@@ -219,6 +219,10 @@ def test_one_process_asks_another_approves_and_a_third_goes_on(tmp_path: Path):
         assert f"rlm-fsm approve {info.run_id}" in err
         assert '0.1  waits  send({"to": "Ann"})' in err
 
+        done, out, _ = go(log, "resume", "last", *model, *tools, "--json", notes=notes)
+        assert (done, json.loads(out)["status"]) == (4, "waiting")
+        assert [each["tool"] for each in json.loads(out)["approvals"]] == ["send", "send"]
+
         _, _, err = go(log, "runs", notes=notes)
         assert f'{info.run_id} 0.2  waits  send({{"to": "Bob"}})' in err
 
@@ -236,6 +240,13 @@ def test_one_process_asks_another_approves_and_a_third_goes_on(tmp_path: Path):
         done, _, err = go(log, "resume", "last", *model, notes=notes)
         assert done == 2
         assert "--tools MODULE:NAME" in err
+        done, out, err = go(log, "show", "last", "--json", notes=notes)
+        shown = json.loads(out)
+        assert (done, shown["status"]) == (0, "waiting")
+        assert [each["call_id"] for each in shown["approvals"]] == ["0.1", "0.2"]
+        done, out, err = go(log, "show", "last", notes=notes)
+        assert "approval · send" in out
+        assert "then it goes on with: rlm-fsm resume" in out
         done, out, err = go(log, "resume", "last", *model, *tools, notes=notes)
         assert (done, out) == (0, "done\n"), err
     assert notes.read_text() == "sent to Ann\n"

@@ -14,6 +14,7 @@ from machine import code
 from effects.log.sqlite import SqliteLog
 from effects.tools import Tool
 from effects.tools.named import own_names, tools_of
+from effects.view.plain import PlainView
 from rlm_fsm import RLM, FakeAdapter, UsageError, fold, fork, replay, resume, run, tool
 from rlm_fsm.event import EffectStarted, ToolFailed, ToolReturned
 
@@ -441,3 +442,33 @@ def test_extensions_and_document_tools_are_called_by_their_names():
 def test_extensions_that_cannot_be_called_are_refused(options: dict[str, Any], why: str):
     with pytest.raises(UsageError, match=why):
         RLM(model(), log=":memory:", **options)
+
+
+# -- views ----------------------------------------------------------------------------------------
+
+
+def test_the_views_tell_of_calls_of_tools_and_of_approvals():
+    lines: list[str] = []
+    cell = (
+        "import asyncio\n"
+        "await asyncio.gather(weather('Rome'), llm_query('q'))\n"
+        "try:\n    weather('Atlantis')\nexcept ToolError:\n    pass\n"
+        "send('Ann')"
+    )
+    adapter = model(cell)
+    adapter.add_rule("You are a sub-LLM", "A")
+    run(
+        "q",
+        "text",
+        adapter=adapter,
+        log=":memory:",
+        tools=[weather, tool(lambda to: to, name="send", needs_approval=True)],
+        on_approval=lambda _: True,
+        event_listener=PlainView(lines.append),
+    )
+    text = "\n".join(lines)
+    assert "weather, llm_query: 2 calls\n" in text
+    assert "\nweather: 1 tool call\n1 tool call answered in" in text
+    assert ", 1 failed\n" in text
+    assert '\napproval: send({"to": "Ann"}) waits\napproval: approved by on_approval\n' in text
+    assert "3 tool calls" in lines[-1]

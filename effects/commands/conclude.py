@@ -23,6 +23,7 @@ from rlm_fsm.ids import RunId
 from rlm_fsm.state import RunState
 
 if TYPE_CHECKING:
+    from effects.tools import ApprovalRequest
     from effects.view.live import LiveView
     from effects.view.plain import PlainView
 
@@ -55,6 +56,15 @@ class Conclusion:
         """What the program ends with."""
         return _EXIT_CODES[self.state.status]
 
+    @property
+    def approvals(self) -> "tuple[ApprovalRequest, ...]":
+        """The calls of tools for which a run that waits asks a person."""
+        from effects.approvals import requests
+
+        if self.state.status != "waiting":
+            return ()
+        return requests(RunId(self.run_id), read_record(self.log, self.run_id).events)
+
     def to_dict(self) -> dict[str, Any]:
         """The run as a JSON document."""
         state = self.state
@@ -66,6 +76,7 @@ class Conclusion:
             "error": state.error or self.error,
             "usage": asdict(usage_of(state)),
             "cost_usd": state.spent.cost_usd,
+            "approvals": [asdict(item) for item in self.approvals],
             "log": self.log,
         }
 
@@ -170,12 +181,9 @@ def difference(diverged: ReplayDiverged) -> str:
 
 def _waiting(end: Conclusion, default_log: str) -> str:
     """Which calls wait for a person, and how to answer."""
-    from effects.approvals import requests
     from effects.commands.approve import lines
 
-    events = read_record(end.log, end.run_id).events
-    found = requests(RunId(end.run_id), events)
-    told = "\n".join(f"  {line}" for line in lines(found))
+    told = "\n".join(f"  {line}" for line in lines(end.approvals))
     option = log_option(end.log, default_log)
     return (
         f"the run {end.run_id} waits for approvals:\n{told}\n"
