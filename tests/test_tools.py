@@ -15,7 +15,7 @@ from effects.log.sqlite import SqliteLog
 from effects.tools import Tool
 from effects.tools.named import own_names, tools_of
 from effects.view.plain import PlainView
-from rlm_fsm import RLM, FakeAdapter, UsageError, fold, fork, replay, resume, run, tool
+from rlm_fsm import RLM, FakeAdapter, Policy, UsageError, fold, fork, replay, resume, run, tool
 from rlm_fsm.event import EffectStarted, ToolFailed, ToolReturned
 
 BACKENDS = pytest.mark.parametrize("backend", ["python", "monty"])
@@ -222,6 +222,28 @@ def test_a_cancelled_run_waits_for_no_tool():
 
     began = time.monotonic()
     asyncio.run(main())
+    assert time.monotonic() - began < 30
+    release.set()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_end_of_a_runs_time_ends_it_while_a_tool_hangs(is_async: bool):
+    release = threading.Event()
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    fn = hang if is_async else lambda: release.wait(60)
+    began = time.monotonic()
+    result = run(
+        "q",
+        "text",
+        adapter=model("hang()"),
+        log=":memory:",
+        tools=[tool(fn, name="hang")],
+        policy=Policy(max_seconds=1.0),
+    )
+    assert (result.status, result.limit) == ("partial", "max_seconds")
     assert time.monotonic() - began < 30
     release.set()
 
