@@ -36,6 +36,8 @@ from effects.sandbox.scratch import Scratch
 
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
+MARKS_AT_ONCE = 32
+"""What is taken of them is copied, so not too many."""
 REAP_TIMEOUT_S = 5.0
 """How long a killed process may take to be gone: the system has to take back its memory."""
 EXIT_TIMEOUT_S = 0.5
@@ -107,8 +109,10 @@ class Child:
         """A request was sent and is not settled."""
         self._mark = b""
         """That of the last request."""
-        self._answers: list[dict[str, Any] | Lost] = []
-        """What came for it: one at most."""
+        self._marks = b""
+        """What the marks of the next requests are taken from."""
+        self._answer: dict[str, Any] | Lost | None = None
+        """What came for it."""
         self._waiter: asyncio.Future[None] | None = None
         """The request sleeps until this is done."""
         self._ended = False
@@ -137,23 +141,25 @@ class Child:
         self._asked = True
         spins, child_spins = self._pace.asks(perf_counter())
         try:
-            self._mark = token_bytes(_frames.MARK_BYTES)
+            self._mark = mark = self._new_mark()
             message = {**message, "spin": True} if child_spins else message
-            self._send(_frames.encode(message, self._mark), fds)
+            self._send(_frames.encode(message, mark), fds)
             if spins:
                 self._spin()
-            if not self._answers:
+            if self._answer is None:
                 await self._sleep(timeout_s)
             if self._pace.answered(perf_counter()):
                 await asyncio.sleep(0)
-            return self._answers[0]
+            answer = self._answer
+            assert answer is not None, "it sleeps until there is one"
+            return answer
         except asyncio.CancelledError:
             # The answer could not be told from that to the next request.
             self._lose(Lost("ReplDied", "the cell was cancelled"))
             raise
         finally:
             self._asked = False
-            self._answers.clear()
+            self._answer = None
 
     async def close(self, why: Lost) -> None:
         """End the process and all it started, and delete its folder. Safe to call twice."""
@@ -172,12 +178,19 @@ class Child:
             _kill_session(self.pid)
             self._started.reap()
 
+    def _new_mark(self) -> bytes:
+        """Random bytes; the system is asked for many at once."""
+        if not self._marks:
+            self._marks = token_bytes(_frames.MARK_BYTES * MARKS_AT_ONCE)
+        mark, self._marks = self._marks[: _frames.MARK_BYTES], self._marks[_frames.MARK_BYTES :]
+        return mark
+
     def _spin(self) -> None:
         """Look for the answer for a moment."""
         end_s = perf_counter() + HOST_SPIN_S
-        while not self._answers and not self._ended and perf_counter() < end_s:
+        while self._answer is None and not self._ended and perf_counter() < end_s:
             self._on_readable()
-        self._pace.spun(in_vain=not self._answers)
+        self._pace.spun(in_vain=self._answer is None)
 
     async def _sleep(self, timeout_s: float) -> None:
         """Wait on the event loop until there is an answer: in time, or `Lost`."""
@@ -265,14 +278,14 @@ class Child:
             message = None
         if not isinstance(message, dict):
             self._lose(Lost("ReplDied", "the process sent what is no frame, and was ended"))
-        elif not self._asked or self._answers:
+        elif not self._asked or self._answer is not None:
             self._lose(Lost("ReplDied", "the process spoke out of turn, and was ended"))
         else:
             self._settle(cast(dict[str, Any], message))
 
     def _settle(self, answer: dict[str, Any] | Lost) -> None:
         """Give the request its answer."""
-        self._answers.append(answer)
+        self._answer = answer
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -306,7 +319,7 @@ class Child:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        if self._asked and not self._answers:
+        if self._asked and self._answer is None:
             self._settle(lost)
 
 

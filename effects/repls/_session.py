@@ -28,6 +28,7 @@ if TYPE_CHECKING or __package__:
         _cell,
         _combinators,
         _finals,
+        _frames,
         _functions,
         _functions_json,
         _limits,
@@ -40,6 +41,7 @@ else:
     import _cell
     import _combinators
     import _finals
+    import _frames
     import _functions
     import _functions_json
     import _limits
@@ -197,7 +199,7 @@ class Session:
             most = self._max_value_chars
             found.append(_finals.told(form, value, fields=named, most=most, text_of=_cell.exact))
 
-        if signal is None and not isinstance(self._names.get("answer"), dict):
+        if signal is None and not _finals.may_be_ready(self._names.get("answer")):
             return None, None
         limit_s = max(self._guard.left_s, _limits.TICK_S)
         error = _limits.guarded(self._guard, work, limit_s)
@@ -208,13 +210,14 @@ class Session:
         """What is told of the variables, as the profile has it."""
         if self._tracker.mode == "none":
             return [], 0
-        kinds = self._variables()
         if self._tracker.mode == "names":
-            return self._tracker.named(n for n, kind in kinds.items() if kind in _summaries.SIMPLE)
+            kinds = self._variables().items()
+            return self._tracker.named(n for n, kind in kinds if kind in _summaries.SIMPLE)
         found = dict[str, str]()
 
         def work() -> None:
-            found.update({name: _summaries.summary(self._names[name]) for name in kinds})
+            names = self._names
+            found.update({name: _summaries.summary(names[name]) for name in self._users()})
 
         # Even a type's name may be the code's own doing.
         error = _limits.guarded(self._guard, work, max(self._guard.left_s, _limits.TICK_S))
@@ -250,7 +253,7 @@ class Session:
                 reply = self._exchange(
                     {
                         "t": "pause",
-                        "calls": request.calls,
+                        "calls": [_frames.row(call) for call in request.calls],
                         "parallel": request.parallel,
                         "left_s": self._guard.left_s,
                     }
@@ -280,26 +283,33 @@ class Session:
 
     def _variables(self) -> dict[str, str]:
         """The user's variables and the names of their types."""
-        return {
-            name: type(value).__name__
+        return {name: type(self._names[name]).__name__ for name in self._users()}
+
+    def _users(self) -> list[str]:
+        """The names of the user's variables, in the order in which they were made."""
+        own, soft, internal = self._own, self._soft, self._internal
+        return [
+            name
             for name, value in list(self._names.items())
-            if name not in self._own
+            if name not in own
+            and name not in internal
             and not name.startswith("_")
+            and (name not in soft or value is not soft[name] or name == "answer")
+            and (name != "answer" or self._is_readable(name))
             and not isinstance(value, ModuleType)
-            and (name not in self._soft or self._is_readable(name))
-        }
+        ]
 
     def _bind_named(self, code: str, history: list[dict[str, str]] | None) -> None:
         """Make what a cell names for the first time; the conversation, each time."""
-        if "P" not in self._own and _NAMES_P.search(code):
-            self._own["P"] = self._view.text
-        if "context" in code and "context" not in self._own:
-            view = self._view
+        own, view = self._own, self._view
+        if "P" not in own and _NAMES_P.search(code):
+            own["P"] = self._names["P"] = view.text
+        if "context" in code and "context" not in own:
             whole = list(view) if view.kind == "document_list" else view.text
-            self._own.update({"context": whole, "context_0": whole})
+            for name in ("context", "context_0"):
+                own[name] = self._names[name] = whole
         if history is not None:
-            self._own["history"] = history
-        self._restore()
+            own["history"] = self._names["history"] = history
 
     def _runtime_names(
         self, view: "_text.TextView", parallel_subcalls: bool, styles: "_functions.Styles"
