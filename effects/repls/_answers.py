@@ -48,7 +48,8 @@ def paused(frame: dict[str, Any]) -> tuple[Paused, float] | None:
     if not isinstance(left_s, int | float) or not left_s >= 0:  # nor NaN
         return None
     calls: list[HostCall] = []
-    for row in cast(list[object], rows):
+    given = cast(list[Any], rows)
+    for row in given:
         call = _host_call(row)
         if call is None:
             return None
@@ -57,9 +58,10 @@ def paused(frame: dict[str, Any]) -> tuple[Paused, float] | None:
 
 
 def _host_call(row: Any) -> HostCall | None:
-    if type(row) is not list or tuple(map(type, cast(list[object], row))) not in _ROWS:
+    fields: Any = row
+    if type(row) is not list or tuple(map(type, fields)) not in _ROWS:
         return None
-    fn, prompt, question, model, max_tokens, recursive, dedupe, kind, schema = cast(list[Any], row)
+    fn, prompt, question, model, max_tokens, recursive, dedupe, kind, schema = fields
     if kind not in _KINDS:
         return None
     return HostCall(

@@ -175,10 +175,10 @@ class Wire:
 
     def _receive(self, size: int) -> bytes:
         while True:
+            self._in()
             try:
                 data = _read(self._fd, size)
-            except BlockingIOError:
-                self._in()
+            except BlockingIOError:  # code has read it: it harms but its own cell
                 continue
             if not data:
                 _exit(0)

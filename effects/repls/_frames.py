@@ -27,6 +27,7 @@ what there is to write and to read.
 """
 
 import json
+from collections.abc import Callable
 from json import encoder
 from typing import Any
 
@@ -72,14 +73,18 @@ def decode(payload: bytes | bytearray) -> Any:
     return message
 
 
-def _dumper() -> Any:
+def _dumper() -> Callable[[dict[str, Any]], str]:
     """What makes JSON. `JSONEncoder.encode` would build its machinery for each frame anew, which
     takes longer than a small frame itself."""
     make, text_of = _accelerated("c_make_encoder"), _accelerated("c_encode_basestring")
     if make is None or text_of is None:  # a Python without them
         return json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     dump = make(None, None, text_of, None, ":", ",", False, False, True)
-    return lambda message: "".join(dump(message, 0))
+
+    def dumped(message: dict[str, Any]) -> str:
+        return "".join(dump(message, 0))
+
+    return dumped
 
 
 def _accelerated(name: str) -> Any:

@@ -22,8 +22,9 @@ from typing import Any
 from effects.repls._answers import code_result, paused, read_result
 from effects.repls._isolation import checked
 from effects.repls._pool import POOL
-from effects.repls._process import Child, Lost, Started
+from effects.repls._process import Child, Lost
 from effects.repls._sealed import ContextSource, Sealed, sealed
+from effects.repls._spawning import Started
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
 from effects.sandbox.report import Report
 from rlm_fsm.errors import UsageError
