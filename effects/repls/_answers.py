@@ -48,7 +48,7 @@ def paused(frame: dict[str, Any]) -> tuple[Paused, float] | None:
     if not isinstance(left_s, int | float) or not left_s >= 0:  # nor NaN
         return None
     calls: list[HostCall] = []
-    given = cast(list[Any], rows)
+    given: Any = cast(Any, rows)
     for row in given:
         call = _host_call(row)
         if call is None:
