@@ -26,7 +26,7 @@ from pydantic_monty import (
 from effects.repls._functions import show_vars
 from effects.repls._monty_calls import ERRORS, VALUES, Calls, Given, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell
-from effects.repls._monty_ends import PRELUDE, Ends, own_names
+from effects.repls._monty_ends import PRELUDE, TOLD, Ends, own_names, told_at_end
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
 from effects.repls._monty_later import SavedCall
 from effects.repls._monty_names import Names
@@ -253,9 +253,10 @@ class Session:
         if isinstance(step, Paused):
             self._left_s = self._calls.deadline - time.monotonic()
             return step
-        if step.output is not None:  # of a source that was fed as it is
+        told = told_at_end(step.output)
+        if told is None and step.output is not None:  # of a source that was fed as it is
             self._output("stdout", f"{step.output!r}\n")
-        return self._result(None)
+        return self._result(None, told)
 
     def _begin(self, cell: Cell) -> Snapshot:
         self._allow(self._settings.limits.cell_timeout_s)
@@ -264,19 +265,22 @@ class Session:
             self._types = self._all_types()
         self._cells[self._worker.next_file] = cell
         self._allow(self._settings.limits.cell_timeout_s)
-        return self._worker.feed(cell.code, inputs, self._output)
+        # What is told of `answer` depends on what becomes of it afterwards.
+        tells = cell.is_parsed and self._ends.are_told and not self._may_answer
+        code = f"{cell.code}\n{TOLD}" if tells else cell.code
+        return self._worker.feed(code, inputs, self._output)
 
     def _allow(self, seconds: float) -> None:
         self._calls.deadline = time.monotonic() + seconds
 
     # -- results
 
-    def _result(self, error: CodeError | None) -> CodeResult:
+    def _result(self, error: CodeError | None, told: object = None) -> CodeResult:
         watched: dict[str, str] = {}
         result = CodeResult()
         try:
             if not self.is_lost:
-                result, error = self._end(error)
+                result, error = self._end(error, told)
             for name in () if self.is_lost else self._watch:
                 text, _, is_none = self._value(name, watched=True)
                 if text is not None and text.strip() and not is_none:
@@ -292,13 +296,13 @@ class Session:
             repl_lost=self.is_lost,
         )
 
-    def _end(self, error: CodeError | None) -> tuple[CodeResult, CodeError | None]:
+    def _end(self, error: CodeError | None, told: object) -> tuple[CodeResult, CodeError | None]:
         """The final answer and the variables of a cell, and its error, should the answer be one."""
         hidden = self._names.hidden
         final, problem = self._ends.final(
             self._calls.signal, may_answer=self._may_answer, hidden=hidden
         )
-        variables, more = self._ends.variables(hidden)
+        variables, more = self._ends.variables(hidden, told)
         result = CodeResult(final=final, variables=variables, more_variables=more)
         return result, error or problem
 
