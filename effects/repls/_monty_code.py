@@ -42,6 +42,16 @@ _SCOPES = (
     ast.DictComp,
     ast.GeneratorExp,
 )
+_NAMING = (
+    ast.Name,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.ExceptHandler,
+    ast.alias,
+    ast.pattern,
+)
+"""Nodes that read or bind names."""
 _parsing = threading.Lock()
 
 
@@ -164,6 +174,8 @@ def _names(nodes: Iterable[ast.AST]) -> tuple[frozenset[str], frozenset[str]]:
     """The names that a source reads or binds, and those that it binds."""
     names, bound = set[str](), set[str]()
     for node in nodes:
+        if not isinstance(node, _NAMING):
+            continue
         match node:
             case ast.Name(id=name, ctx=context):
                 (names if isinstance(context, ast.Load) else bound).add(name)

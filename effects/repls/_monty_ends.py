@@ -26,7 +26,7 @@ def _rlm_told(names):
             found[name] = (kind, _rlm_summary(value) if kind != "module" else "")
     return {{{_VARIABLES!r}: found}}
 """
-_OWN = "_rlm_own = {!r}"
+_OWN = "_rlm_own = {{{}}}"
 TOLD = "_rlm_told(locals())"
 """Expression that tells of the variables, at the top level. A cell that raises nothing ends with
 it: one more thing to feed would take as long as a small cell."""
@@ -47,7 +47,7 @@ def told_at_end(output: object) -> object:
 
 def own_names(names: frozenset[str]) -> str:
     """Source that tells the sandbox which names are the runtime's for good."""
-    return _OWN.format(sorted(names - _finals.SOFT))
+    return _OWN.format(", ".join([repr(name) for name in sorted(names - _finals.SOFT)]))
 
 
 class Ends:

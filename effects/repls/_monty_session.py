@@ -11,7 +11,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from keyword import iskeyword
 from typing import Any
 
@@ -43,7 +42,7 @@ from effects.repls.base import (
     SnapshotRefused,
 )
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import CodeError, CodeResult, Message, ReadResult
+from rlm_fsm.values import CodeError, CodeResult, GivenFinal, Message, ReadResult, Variable
 
 _PRELUDE = f"""
 def {ECHO}(value):
@@ -277,34 +276,32 @@ class Session:
 
     def _result(self, error: CodeError | None, told: object = None) -> CodeResult:
         watched: dict[str, str] = {}
-        result = CodeResult()
+        final: GivenFinal | None = None
+        variables, more = tuple[Variable, ...](), 0
         try:
             if not self.is_lost:
-                result, error = self._end(error, told)
+                hidden = self._names.hidden
+                final, problem = self._ends.final(
+                    self._calls.signal, may_answer=self._may_answer, hidden=hidden
+                )
+                error = error or problem
+                variables, more = self._ends.variables(hidden, told)
             for name in () if self.is_lost else self._watch:
                 text, _, is_none = self._value(name, watched=True)
                 if text is not None and text.strip() and not is_none:
                     watched[name] = text
         except (MontyError, RuntimeError) as failure:
             error = error or self._judge(failure)
-        return replace(
-            result,
+        return CodeResult(
+            final=final,
+            variables=variables,
+            more_variables=more,
             stdout=self._output.text(),
             stdout_chars=self._output.chars,
             error=error,
             watched={} if self.is_lost else watched,
             repl_lost=self.is_lost,
         )
-
-    def _end(self, error: CodeError | None, told: object) -> tuple[CodeResult, CodeError | None]:
-        """The final answer and the variables of a cell, and its error, should the answer be one."""
-        hidden = self._names.hidden
-        final, problem = self._ends.final(
-            self._calls.signal, may_answer=self._may_answer, hidden=hidden
-        )
-        variables, more = self._ends.variables(hidden, told)
-        result = CodeResult(final=final, variables=variables, more_variables=more)
-        return result, error or problem
 
     def _is_signal(self, error: CodeError) -> bool:
         signal = self._calls.signal
