@@ -209,12 +209,12 @@ def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
     try:
         init, context_fd = wire.read_first()
         guard = _limits.Guard(init["cell_timeout_s"])
-        if init["seed"]:
-            _fixed.install(init["seed"])
+        calendar = _fixed.install(init["seed"]) if init["seed"] else None
+        asking = calendar if init["asks_clock"] else None
         os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
         sys.argv[:] = [""]
         view = view_of(context_fd, init["context"], guard)
-        session = _session.Session(view, guard, wire.ask, **init["session"])
+        session = _session.Session(view, guard, wire.ask, **init["session"], calendar=asking)
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:

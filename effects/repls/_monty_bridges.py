@@ -33,6 +33,10 @@ _READERS = (
 )
 _CONSUMERS = frozenset(_READERS.split())
 """Functions that read an iterable once, from its beginning, so that a list will do."""
+_READINGS = frozenset(
+    ["time", "time_ns", "now", "today", "localtime", "gmtime", "strftime", "ctime"]
+)
+"""Functions of modules that ask the host what time it is."""
 _BUILTIN_NAMES = frozenset(dir(builtins))
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _BRIDGED = (
@@ -246,6 +250,8 @@ class _Bridges:
                 return name not in _BUILTIN_NAMES or name in self._bound
             case ast.Attribute(value=ast.Name(id="self" | "ctx")):
                 return True
+            case ast.Attribute(attr=attr) if attr in _READINGS:
+                return True
             case ast.Lambda(body=body):
                 return any(
                     self._may_suspend(node.func)
@@ -360,9 +366,11 @@ def _key(call: ast.Call) -> ast.expr | None:
 
 
 def _is_method_of_value(function: ast.expr) -> bool:
-    """A method of anything but the runtime's context: the host knows nothing of it."""
+    """A method of anything but the runtime's context, or a clock: the host knows nothing of it."""
     match function:
         case ast.Attribute(value=ast.Name(id="ctx")):
+            return False
+        case ast.Attribute(attr=attr) if attr in _READINGS:
             return False
         case ast.Attribute():
             return True

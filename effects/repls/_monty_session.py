@@ -98,7 +98,8 @@ class Session:
         self.paused: Paused | None = None
         """Where the cell of a session stands that was written down at a pause."""
         known = None if saved is None else unpack(saved, self._maker())
-        self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text), seed=settings.seed)
+        clock, room = self._calls.clock.policy, room_bytes(view.text)
+        self._worker = Worker(settings.limits, room_bytes=room, seed=settings.seed, clock=clock)
         self._names = Names(view, self._calls, self._worker)
         try:
             if known is None:
@@ -135,6 +136,7 @@ class Session:
         """Go on with the paused cell. Raises `UsageError` for a wrong number of answers."""
         go = self._calls.take(answers)
         self._allow(self._left_s)
+        self._calls.clock.in_cell = True
         return self._run(go)
 
     def read(self, name: str) -> ReadResult:
@@ -189,6 +191,7 @@ class Session:
             watch=list(self._watch),
             types=dict(self._types),
             raised=calls.raised,
+            clock=calls.clock.saved(),
         )
         return pack(saved, self._maker())
 
@@ -227,6 +230,7 @@ class Session:
         self._names.load(saved)
         self._may_answer, self._calls.history = saved.may_answer, saved.history
         self._ends.seen = saved.seen
+        self._calls.clock.restore(saved.clock)
         if saved.given is None:
             self._worker.load(saved.dump, saved.feeds)
             return
@@ -267,6 +271,7 @@ class Session:
         # What is told of `answer` depends on what becomes of it afterwards.
         tells = cell.is_parsed and self._ends.are_told and not self._may_answer
         code = f"{cell.code}\n{TOLD}" if tells else cell.code
+        self._calls.clock.in_cell = True
         return self._worker.feed(code, inputs, self._output)
 
     def _allow(self, seconds: float) -> None:
@@ -275,6 +280,7 @@ class Session:
     # -- results
 
     def _result(self, error: CodeError | None, told: object = None) -> CodeResult:
+        self._calls.clock.in_cell = False
         watched: dict[str, str] = {}
         final: GivenFinal | None = None
         variables, more = tuple[Variable, ...](), 0

@@ -28,10 +28,12 @@ if TYPE_CHECKING or __package__:
         _cell,
         _combinators,
         _finals,
+        _fixed,
         _frames,
         _functions,
         _functions_json,
         _limits,
+        _originals,
         _output,
         _summaries,
         _text,
@@ -41,10 +43,12 @@ else:
     import _cell
     import _combinators
     import _finals
+    import _fixed
     import _frames
     import _functions
     import _functions_json
     import _limits
+    import _originals
     import _output
     import _summaries
 
@@ -71,15 +75,15 @@ class Session:
         subcall_error: str,
         batch_error: str,
         variables: str,
+        calendar: "_fixed.Calendar | None" = None,
     ) -> None:
+        """`calendar` is one that asks the host, where the session has such a one."""
         self._view = view
         self._guard = guard
         self._exchange = exchange
         self._max_value_chars = max_value_chars
         self._compiler = _cell.Compiler()
         self._sink = _output.Sink(output_chars)
-        self._stdout = _output.Stream(self._sink, "<stdout>")
-        self._stderr = _output.Stream(self._sink, "<stderr>")
         self._pid = os.getpid()
         self._lock = allocate_lock()
         """Held through a host call: calls of several threads go one after the other."""
@@ -87,16 +91,16 @@ class Session:
         self._module = ModuleType("__main__")
         self._names = self._module.__dict__
         self._names["__builtins__"] = builtins
-        self._builtins = dict(builtins.__dict__)
-        self._modules = sys.modules
-        self._loaded = dict(sys.modules)
-        self._levels = sys.getrecursionlimit()
+        self._originals = _originals.Originals(self._module, self._sink)
         styles = _functions.Styles(subcall_error, batch_error)
         self._own = self._runtime_names(view, parallel_subcalls, styles)
         self._soft: dict[str, Any] = {name: self._own.pop(name) for name in _finals.SOFT}
         self._tracker = _summaries.Tracker(variables)
         self._signal: _finals.Signal | None = None
         """The final answer that the running cell has given by a call."""
+        self._calendar = calendar
+        if calendar is not None:
+            calendar.ask = self._ask_time
         self._internal = frozenset(self._names)
         self._restore()
 
@@ -110,6 +114,8 @@ class Session:
         self._bind_named(code, history)
         self._asking_allowed = True
         self._signal = None
+        if self._calendar is not None:
+            self._calendar.begin_cell()
         error = _limits.guarded(self._guard, lambda: self._run(code))
         if os.getpid() != self._pid:
             os._exit(0)  # a copy made by os.fork has no session to go on with
@@ -263,23 +269,20 @@ class Session:
                 self._guard.resume()
         return [(kind, text) for kind, text in reply["answers"]]
 
+    def _ask_time(self) -> int | None:
+        """The time of day, where the host can be asked now."""
+        if not self._asking_allowed or self._lock.locked() or os.getpid() != self._pid:
+            return None
+        return _fixed.told_ns(self._ask(_functions.Ask([_fixed.CALL], False)))
+
     def _restore(self) -> None:
         """Put back what code may have overwritten, unless the name is its own now."""
-        builtins.__dict__.update(self._builtins)
-        sys.setrecursionlimit(self._levels)
+        self._originals.put_back()
         self._names.update(self._own)
         for name, value in self._soft.items():
             self._names.setdefault(name, value)
         self._names["__builtins__"] = builtins
         self._names["__name__"] = "__main__"
-        if not self._loaded.keys() <= self._modules.keys():
-            self._modules.update(self._loaded)
-        sys.modules = self._modules
-        self._modules["__main__"] = self._module
-        for name in ("stdout", "__stdout__"):
-            setattr(sys, name, self._stdout)
-        for name in ("stderr", "__stderr__"):
-            setattr(sys, name, self._stderr)
 
     def _variables(self) -> dict[str, str]:
         """The user's variables and the names of their types."""

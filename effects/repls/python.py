@@ -167,6 +167,7 @@ class PythonRepl:
             "memory_bytes": limits.memory_bytes,
             "scratch_bytes": limits.scratch_bytes,
             "seed": self._settings.seed,
+            "asks_clock": self._settings.asks_clock,
             "session": {
                 "output_chars": limits.output_chars,
                 "max_value_chars": self._settings.max_value_chars,
