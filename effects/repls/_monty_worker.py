@@ -83,8 +83,8 @@ def room_bytes(text: str) -> int:
 class Worker:
     """A worker process, started by the constructor, which raises `ReplUnavailable`.
 
-    `room_bytes` of memory are added to the limit. `seed`: see `_fixed`. `clock`: see `Clock.policy`.
-    All calls block; `kill` alone may come from another thread.
+    `room_bytes` of memory are added to the limit. `seed`: see `_fixed`. `clock`: see
+    `Clock.policy`. All calls block; `kill` alone may come from another thread.
     """
 
     def __init__(
