@@ -146,8 +146,10 @@ SAMPLES: tuple[Event, ...] = (
                 dedupe=False,
             ),
             HostCall(fn="budget", prompt="", kind="budget"),
+            HostCall(fn="time", prompt="", kind="clock"),
         ),
         parallel=False,
+        now_s=1795371300.25,
         elapsed_s=0.125,
     ),
     CodeExecuted(
@@ -219,7 +221,7 @@ def as_version_1(event: Event, options: Options) -> Event:
         case Cancelled():
             return replace(event, clock_s=0.0)
         case CodePaused():
-            return replace(event, calls=event.calls[:2])
+            return replace(event, calls=event.calls[:2], now_s=None)
         case RunFinished():
             return replace(event, value=None)
         case CodeExecuted():
