@@ -47,14 +47,9 @@ def paused(frame: dict[str, Any]) -> tuple[Paused, float] | None:
         return None
     if not isinstance(left_s, int | float) or not left_s >= 0:  # nor NaN
         return None
-    calls: list[HostCall] = []
-    given: Any = cast(Any, rows)
-    for row in given:
-        call = _host_call(row)
-        if call is None:
-            return None
-        calls.append(call)
-    return Paused(calls=tuple(calls), parallel=parallel), left_s
+    calls = [_host_call(row) for row in cast(list[object], rows)]
+    known = tuple([call for call in calls if call is not None])
+    return (Paused(calls=known, parallel=parallel), left_s) if len(known) == len(calls) else None
 
 
 def _host_call(row: Any) -> HostCall | None:

@@ -55,7 +55,7 @@ _load = json.JSONDecoder().raw_decode  # `decode` would look for blanks around i
 
 def row(call: dict[str, Any]) -> list[Any]:
     """A call as it stands in a frame; None for what it doesn't say."""
-    return [call.get(name) for name in CALL_FIELDS]
+    return [*map(call.get, CALL_FIELDS)]
 
 
 def encode(message: dict[str, Any], mark: bytes) -> bytes:

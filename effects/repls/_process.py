@@ -84,14 +84,15 @@ class Child:
         self, message: dict[str, Any], timeout_s: float, *, fds: Sequence[int] = ()
     ) -> dict[str, Any] | Lost:
         """Send a frame, descriptors with it, and wait for the answer, at most `timeout_s`
-        seconds."""
+        seconds. The message is the process's: it is changed on its way."""
         if self.lost is not None:
             return self.lost
         self._asked = True
         spins, child_spins = self._pace.asks(perf_counter())
         try:
             self._mark = mark = self._new_mark()
-            message = {**message, "spin": True} if child_spins else message
+            if child_spins:
+                message["spin"] = True
             self._send(_frames.encode(message, mark), fds)
             if spins:
                 self._spin()
