@@ -212,7 +212,7 @@ def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
         calendar = _fixed.install(init["seed"]) if init["seed"] else None
         asking = calendar if init["asks_clock"] else None
         os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
-        sys.argv[:] = [""]
+        sys.argv[:] = sys.orig_argv[:] = [""]
         view = view_of(context_fd, init["context"], guard)
         session = _session.Session(view, guard, wire.ask, **init["session"], calendar=asking)
         _kernel.use_few_arenas(MAX_ARENAS)
