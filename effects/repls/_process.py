@@ -17,6 +17,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
+from select import select
 from time import perf_counter
 from typing import Any, cast
 
@@ -26,6 +27,8 @@ from effects.repls._spawning import REAP_TIMEOUT_S, Started, how_it_exited, kill
 
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
+MOST_FDS = 1024
+"""`select` takes descriptors below this."""
 MARKS_AT_ONCE = 32
 """What is taken of them is copied, so not too many."""
 EXIT_TIMEOUT_S = 0.5
@@ -73,6 +76,7 @@ class Child:
         self._closed = False
         self._started = started
         self._socket = started.socket
+        self._may_block = self._socket.fileno() < MOST_FDS
         self._loop.add_reader(self._socket, self._on_readable)
 
     @property
@@ -96,6 +100,8 @@ class Child:
             self._send(_frames.encode(message, mark), fds)
             if spins:
                 self._spin()
+            elif self._may_block and self._pace.blocks():
+                self._block()
             if self._answer is None:
                 await self._sleep(timeout_s)
             if self._pace.answered(perf_counter()):
@@ -141,6 +147,17 @@ class Child:
         while self._answer is None and not self._ended and perf_counter() < end_s:
             self._on_readable()
         self._pace.spun(in_vain=self._answer is None)
+
+    def _block(self) -> None:
+        """Wait for the answer for a moment, with the processor left to whoever wants it."""
+        end_s = perf_counter() + HOST_SPIN_S
+        left_s = HOST_SPIN_S
+        while self._answer is None and not self._ended and left_s > 0:
+            if not select([self._socket], (), (), left_s)[0]:
+                break
+            self._on_readable()
+            left_s = end_s - perf_counter()
+        self._pace.blocked(in_vain=self._answer is None)
 
     async def _sleep(self, timeout_s: float) -> None:
         """Wait on the event loop until there is an answer: in time, or `Lost`."""
