@@ -119,6 +119,12 @@ def has_list() -> bool:
     return find_spec("genai_prices") is not None
 
 
+def model_listed(adapter: Any) -> Any:
+    """What the list knows of an adapter's model, as its library gives it; None where nothing."""
+    found = _looked_up(Usage(1, 1, 2), _model(adapter), _url(adapter))
+    return None if found is None else found.model
+
+
 def _check_given(given: Mapping[str, Price], adapters: Mapping[str, Any]) -> None:
     models = {_model(adapter) for adapter in adapters.values()}
     known = sorted({*adapters, *models} - {""})
@@ -157,6 +163,12 @@ def _listed(adapter: Any, model: str) -> Price | None:
 
 def _by_list(usage: Usage, model: str, url: str) -> tuple[float, float] | None:
     """What prompt and completion cost by the list; None where it doesn't know the model."""
+    price = _looked_up(usage, model, url)
+    return None if price is None else (float(price.input_price), float(price.output_price))
+
+
+def _looked_up(usage: Usage, model: str, url: str) -> Any:
+    """What the list says of a model's call; None where it doesn't know the model."""
     if not model or not url or _is_local(url) or not has_list():
         return None
     # Imported here: it takes 0.3 s.
@@ -168,10 +180,9 @@ def _by_list(usage: Usage, model: str, url: str) -> tuple[float, float] | None:
         output_tokens=usage.completion_tokens,
     )
     try:
-        price = genai_prices.calc_price(counted, model, provider_api_url=url)
+        return genai_prices.calc_price(counted, model, provider_api_url=url)
     except (LookupError, ValueError):
         return None
-    return float(price.input_price), float(price.output_price)
 
 
 def _is_local(url: str) -> bool:

@@ -23,6 +23,8 @@ class RunUsage:
     """Subcalls of the whole tree, sub-runs included."""
     model_calls: int
     """Model calls of the whole tree that ended."""
+    compactions: int = 0
+    """Summaries of conversations, of the whole tree, that were used; they are among the calls."""
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -78,6 +80,7 @@ def usage_of(state: RunState) -> RunUsage:
         steps=spent.steps,
         subcalls=spent.subcalls,
         model_calls=spent.model_calls,
+        compactions=state.compactions,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,

@@ -24,6 +24,7 @@ from effects.result import RunResult
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
 from effects.typed import answer_type
+from effects.windows import history_room, share_of
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
@@ -64,6 +65,9 @@ class RLM:
         store_context_chars: int = STORE_CONTEXT_CHARS,
         conversation_history: bool = True,
         max_history_tokens: int = 0,
+        compaction: float | bool = False,
+        compaction_limit: int = 10,
+        compaction_max_tokens: int = 800,
         subcall_adapter: ModelAdapter | None = None,
         adapters: Mapping[str, ModelAdapter] | None = None,
         recursive_subcalls: bool = False,
@@ -107,6 +111,10 @@ class RLM:
             store_context_chars=store_context_chars,
             answer_type=kind,
         )
+        share = share_of(compaction)
+        if share and not max_history_tokens:
+            most = max(max_tokens, compaction_max_tokens)
+            max_history_tokens = history_room(self.parts.adapters, most)
         self.options = Options(
             policy=policy or Policy(),
             profile=profile_of(profile, model_name(root)),
@@ -118,6 +126,9 @@ class RLM:
             system_prompt_supplement=system_prompt_supplement,
             conversation_history=conversation_history,
             max_history_tokens=max_history_tokens,
+            compaction=share,
+            compaction_limit=compaction_limit,
+            compaction_max_tokens=compaction_max_tokens,
             repl_backend=repl_backend if isinstance(repl_backend, str) else "custom",
             recursive_subcalls=recursive_subcalls,
             max_recursion_depth=max_recursion_depth,

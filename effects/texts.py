@@ -9,7 +9,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from rlm_fsm import history, typed
+from rlm_fsm import compaction, history, typed
 from rlm_fsm.effect import CallModel
 from rlm_fsm.event import CodeExecuted, CodePaused, Event
 from rlm_fsm.ids import ROOT, FrameId
@@ -51,6 +51,8 @@ class Texts:
             prompt = typed.prompt_of(asking, effect.call_id) or self._prompts[effect.prompt.hash]
             return [m.as_dict() for m in history.subcall_messages(prompt, state.options)]
         frame = state.frames[effect.frame]
+        if effect.purpose == "compaction":
+            return [message.as_dict() for message in compaction.messages(frame)]
         messages = history.messages(frame, state.options)
         if messages is not frame.messages:
             return [message.as_dict() for message in messages]

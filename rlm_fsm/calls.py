@@ -20,7 +20,13 @@ from pyrsistent import PDeque
 
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
-from rlm_fsm.event import EffectStarted, LimitReached, ModelFailed, ModelReplied
+from rlm_fsm.event import (
+    EffectStarted,
+    HistoryCompacted,
+    LimitReached,
+    ModelFailed,
+    ModelReplied,
+)
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, CallId, FrameId, first_of, frame_of
 from rlm_fsm.options import Options
@@ -121,6 +127,9 @@ def pump(state: RunState) -> Step:
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
             state, effects = deliver(state, call.call_id, limit_outcome(exceeded))
+        elif call.purpose == "compaction":
+            state = evolve(state, queue=rest)
+            effects = (Record(event=no_summary(call, no_room(exceeded))),)
         else:
             state = evolve(state, queue=rest)
             effects = (Record(event=limit_reached(call.frame, exceeded)),)
@@ -199,6 +208,16 @@ def drop(state: RunState, frame: Frame) -> RunState:
 def limit_outcome(exceeded: Breach) -> Outcome:
     """What code learns of a call that a limit forbids."""
     return Outcome("limit", f"the limit {exceeded} leaves no room for this call")
+
+
+def no_room(exceeded: Breach) -> str:
+    """Why a limit forbids a summary."""
+    return f"the limit {exceeded} leaves no room for it"
+
+
+def no_summary(call: CallModel, why: str) -> HistoryCompacted:
+    """The event of a summary that can't be had."""
+    return HistoryCompacted(frame=call.frame, call_id=call.call_id, failure=why)
 
 
 def limit_reached(frame: FrameId, exceeded: Breach) -> LimitReached:

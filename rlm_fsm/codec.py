@@ -53,6 +53,7 @@ VERSIONS: dict[str, int] = {
     "AnswerChecked": 1,
     "GuardTripped": 1,
     "LimitReached": 1,
+    "HistoryCompacted": 1,
     "RunResumed": 2,
     "Cancelled": 1,
     "DeadlinePassed": 1,

@@ -20,7 +20,7 @@ from rlm_fsm.event import Derived, ModelFailed
 from rlm_fsm.ids import CallId, FrameId
 from rlm_fsm.values import Outcome, TextRef
 
-Purpose = Literal["turn", "closing", "subcall"]
+Purpose = Literal["turn", "closing", "subcall", "compaction"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,11 @@ class CallModel:
     frame: FrameId
     call_id: CallId
     purpose: Purpose
-    """``turn`` of a frame, its ``closing`` turn, or a plain ``subcall`` of its code."""
+    """``turn`` of a frame, its ``closing`` turn, a plain ``subcall`` of its code, or the summary of
+    its conversation, see `compaction`."""
     prompt: TextRef
     """A turn: the digest and size of the messages, see `history.messages`.
+    A compaction: the same of the conversation and the words that ask for its summary.
     A subcall: the prompt that the code passed."""
     max_tokens: int
     """Completion limit in tokens."""

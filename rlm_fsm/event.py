@@ -7,8 +7,8 @@ Rules:
 2. Events carry texts; the codec moves long ones to blobs on the way to disk.
 3. Two kinds. *Outcomes* come from the world. *Derived* events (`DERIVED`) are decided by the
    reducer itself and appended in the same commit as the event that caused them: an intent,
-   a guard's refusal, a limit, the end. They are facts of the log like any other, and a log in
-   which they differ from what the reducer derives has diverged.
+   a guard's refusal, a limit, a compaction, the end. They are facts of the log like any other, and
+   a log in which they differ from what the reducer derives has diverged.
 4. A field is never removed or given another meaning: raise the kind's version in
    `codec.VERSIONS` and add an upcaster.
 """
@@ -213,6 +213,24 @@ class LimitReached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryCompacted:
+    """A summary stands for the middle of a conversation from here on, or none was to be had.
+    Derived."""
+
+    frame: FrameId
+    call_id: CallId
+    """The call that was asked for the summary; its reply holds it."""
+    messages: int = 0
+    """Messages that the summary stands for, those of earlier summaries included; 0 for none."""
+    tokens_before: int = 0
+    """What the next request would have been, by estimate."""
+    tokens_after: int = 0
+    """What it is now, by estimate."""
+    failure: str = ""
+    """Why nothing came of it; empty when something did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResumed:
     """Somebody went on with a run that was killed, cancelled, failed, or ended by a limit."""
 
@@ -267,7 +285,7 @@ class RunFinished:
     frame: FrameId = ROOT
 
 
-Derived = EffectStarted | GuardTripped | LimitReached | RunFinished
+Derived = EffectStarted | GuardTripped | LimitReached | HistoryCompacted | RunFinished
 Event = (
     RunStarted
     | ModelReplied
@@ -283,7 +301,13 @@ Event = (
     | Derived
 )
 
-DERIVED: tuple[type[Derived], ...] = (EffectStarted, GuardTripped, LimitReached, RunFinished)
+DERIVED: tuple[type[Derived], ...] = (
+    EffectStarted,
+    GuardTripped,
+    LimitReached,
+    HistoryCompacted,
+    RunFinished,
+)
 """Kinds that only the reducer makes."""
 
 EVENTS: tuple[type[Event], ...] = (
@@ -298,6 +322,7 @@ EVENTS: tuple[type[Event], ...] = (
     AnswerChecked,
     GuardTripped,
     LimitReached,
+    HistoryCompacted,
     RunResumed,
     Cancelled,
     DeadlinePassed,

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from pyrsistent import pmap
 
-from rlm_fsm import budget_line, history, typed
+from rlm_fsm import budget_line, compaction, history, typed
 from rlm_fsm.calls import (
     Step,
     breach,
@@ -77,7 +77,10 @@ def open_frame(
 
 
 def ask(state: RunState, frame: Frame) -> Step:
-    """Take the next turn, or derive the limit that forbids it. The frame's news is told."""
+    """Take the next turn, or derive the limit that forbids it. The frame's news is told.
+
+    Where the conversation has grown too long, its summary is asked for first.
+    """
     if frame.phase is not Phase.ASKING:
         frame = evolve(frame, phase=Phase.ASKING)
     if frame.turns_left <= 0:
@@ -85,9 +88,12 @@ def ask(state: RunState, frame: Frame) -> Step:
         exceeded = Breach(limit=limit, allowed=frame.max_steps, used=frame.turns_used + 1)
         return put(state, frame), (Record(event=limit_reached(frame.id, exceeded)),)
     told, call = _turn(_with_budget(state, frame), state.options, "turn")
+    beyond = breach(state, call)
+    compacted = None if beyond else compaction.prepared(frame, state.options)
+    if compacted is not None:
+        return compaction.begin(state, compacted, call, before=frame)
     if takes_a_place(call):
         return enqueue(put(state, told), (call,), first=True)
-    beyond = breach(state, call)
     if beyond is not None:
         return put(state, frame), (Record(event=limit_reached(frame.id, beyond)),)
     return start(state, call, told)

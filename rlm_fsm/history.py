@@ -7,7 +7,8 @@ Rules:
 2. Trimming (`max_history_tokens`) drops whole exchanges from the oldest on, never the system
    message, the task, or the newest reply and its result. It drops in steps, down to half of the
    room (`KEPT`), so that the requests between two steps are prefixes of one another. What was
-   dropped stays in `messages`, which the log and the REPL's ``history`` show whole.
+   dropped stays in `messages`, which the log and the REPL's ``history`` show whole. A summary of
+   what was left out before (`compaction`) is dropped last.
 3. A prompt is named by a chained hash over its messages. Appending costs the new message only,
    however long the conversation is.
 4. Runs of rules 1 trim anew each turn, by as little as possible.
@@ -47,12 +48,32 @@ def trimmed(frame: Frame, options: Options) -> Frame:
     limit = options.max_history_tokens
     if options.rules < 2 or not _sends_too_much(frame, options):
         return frame
-    room = limit - _tokens(frame.messages[:HEAD])
-    skipped = _start(frame.messages, int(room * KEPT)) - HEAD
-    if skipped <= frame.skipped:
+    less = _dropped(frame, limit, frame.summary)
+    if less.summary and _sends_too_much(less, options):
+        less = _dropped(frame, limit, ())
+    if less is frame or frame.no_compaction != "until_trimmed":
+        return less
+    return evolve(less, no_compaction="")
+
+
+def skipping(frame: Frame, skipped: int, summary: tuple[Message, ...]) -> Frame:
+    """The frame that leaves out so many messages after the head, with a summary in their place."""
+    if (skipped, summary) == (frame.skipped, frame.summary):
         return frame
-    digest, chars = _named(_sent(frame.messages, skipped))
-    return evolve(frame, skipped=skipped, digest=digest, chars=chars)
+    digest, chars = _named(_sent(frame.messages, skipped, summary))
+    return evolve(frame, skipped=skipped, summary=summary, digest=digest, chars=chars)
+
+
+def sent(frame: Frame) -> Sequence[Message]:
+    """What is sent of the conversation, by rules 1 and 2."""
+    if not frame.skipped and not frame.summary:
+        return frame.messages
+    return _sent(frame.messages, frame.skipped, frame.summary)
+
+
+def extended(frame: Frame, message: Message) -> TextRef:
+    """The name and size of what `sent` gives with one more message."""
+    return TextRef(_chain(frame.digest, message), frame.chars + len(message.content))
 
 
 def prompt(frame: Frame, options: Options) -> TextRef:
@@ -68,8 +89,8 @@ def messages(frame: Frame, options: Options) -> Sequence[Message]:
         return _task_and_newest(frame)
     if options.rules < 2 and _sends_too_much(frame, options):
         room = options.max_history_tokens - _tokens(frame.messages[:HEAD])
-        return _sent(frame.messages, _start(frame.messages, room) - HEAD)
-    return _sent(frame.messages, frame.skipped) if frame.skipped else frame.messages
+        return _sent(frame.messages, _start(frame.messages, room) - HEAD, ())
+    return sent(frame)
 
 
 def subcall_messages(prompt_text: str, options: Options) -> Sequence[Message]:
@@ -108,8 +129,17 @@ def _start(everything: PVector[Message], room: int) -> int:
     return start
 
 
-def _sent(everything: PVector[Message], skipped: int) -> Sequence[Message]:
-    return (*everything[:HEAD], *everything[HEAD + skipped :])
+def _dropped(frame: Frame, limit: int, summary: tuple[Message, ...]) -> Frame:
+    """The frame after a step of trimming, with this summary."""
+    room = limit - _tokens(frame.messages[:HEAD]) - _tokens(summary)
+    skipped = _start(frame.messages, int(room * KEPT)) - HEAD
+    return skipping(frame, max(skipped, frame.skipped), summary)
+
+
+def _sent(
+    everything: PVector[Message], skipped: int, summary: tuple[Message, ...]
+) -> Sequence[Message]:
+    return (*everything[:HEAD], *summary, *everything[HEAD + skipped :])
 
 
 def _tokens(some: Iterable[Message]) -> int:

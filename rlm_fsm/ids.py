@@ -7,7 +7,7 @@ the same names:
 - frame ``0`` is the root; ``0.2`` is the recursive sub-run started by its second host call;
 - ``0.m3`` is the third model turn of frame ``0``;
 - ``0.c3`` is its third cell, ``0.r1`` its first read of a variable;
-- ``0.k1`` is its first check of an answer's type;
+- ``0.k1`` is its first check of an answer's type, ``0.s1`` its first summary of what was said;
 - ``0.2`` is its second host call (and, when that call recurses, the frame it opens), ``0.2~2`` the
   second attempt at it, when the first reply did not fit its schema.
 """
@@ -39,6 +39,11 @@ def read_id(frame: FrameId, number: int) -> CallId:
 def check_id(frame: FrameId, number: int) -> CallId:
     """The `number`-th answer of a frame whose type is checked, counted from 1."""
     return CallId(f"{frame}.k{number}")
+
+
+def compaction_id(frame: FrameId, number: int) -> CallId:
+    """The `number`-th summary of a frame's conversation that is asked for, counted from 1."""
+    return CallId(f"{frame}.s{number}")
 
 
 def host_call_id(frame: FrameId, number: int) -> CallId:

@@ -44,6 +44,15 @@ class Options:
     max_history_tokens: int = 0
     """Estimated tokens of history to send; 0 for all. System, task and newest result stay. Older
     exchanges are dropped in steps, so that most requests begin with the whole one before."""
+    compaction: float = 0.0
+    """Share of `max_history_tokens` at which the model is asked to sum up the conversation, instead
+    of dropping what is oldest: 0 for never, ``True`` for 0.8. The summary is sent after the task,
+    and the newest exchanges as they are. Without `max_history_tokens`, `RLM` takes three quarters
+    of the model's window, where it is known."""
+    compaction_limit: int = 10
+    """Summaries that may be asked for in one frame; after that, what is oldest is dropped."""
+    compaction_max_tokens: int = 800
+    """Completion limit of a summary, in tokens. (The seed runtime's default.)"""
     repl_backend: str = "python"
     """Name of the REPL backend, for the log."""
     recursive_subcalls: bool = False
@@ -113,6 +122,7 @@ class Options:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UsageError(f"{name}={value!r}: give a whole number, {least} or more")
+        _check_compaction(self)
         if self.auto_finalize_var is not None and not self.auto_finalize_var.isidentifier():
             raise UsageError(
                 f"auto_finalize_var={self.auto_finalize_var!r}: give the name of a variable"
@@ -158,6 +168,8 @@ _LEAST = {
     "max_tokens": 1,
     "subcall_max_tokens": 1,
     "max_history_tokens": 0,
+    "compaction_limit": 1,
+    "compaction_max_tokens": 1,
     "max_recursion_depth": 0,
     "recursive_subcall_max_steps": 1,
     "max_concurrent_subcalls": 1,
@@ -182,6 +194,23 @@ _OPTIONAL = frozenset(
         "fallback_guard_steps",
     }
 )
+
+
+def _check_compaction(options: Options) -> None:
+    """Refuse a share that is none, and one of nothing."""
+    share = options.compaction
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"compaction={share!r}: give a share of the room, such as 0.8; 0 for none")
+    if share and not options.max_history_tokens:
+        raise UsageError(
+            f"compaction={share!r} is a share of max_history_tokens: give that too, such as "
+            "max_history_tokens=100_000"
+        )
+    if share and not options.conversation_history:
+        raise UsageError(
+            f"compaction={share!r} needs conversation_history=True: without it, each turn is sent "
+            "the task and the newest result only"
+        )
 
 
 def _patterns(given: object) -> tuple[str, ...]:

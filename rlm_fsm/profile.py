@@ -68,6 +68,12 @@ class Profile:
     """Asks for the last reply when a limit forbids more turns: ``{limit}``."""
     limit_raised: str
     """News of a run that a limit ended and that is resumed."""
+    compact: str
+    """Asks for a summary of the conversation: ``{words}`` at most."""
+    summary: str
+    """The summary, as the model's own message: ``{summary}``."""
+    compacted: str
+    """Said after it, in place of ``{count}`` messages."""
     empty_reply: str
     """What the conversation keeps of a reply that says nothing."""
 
@@ -257,6 +263,7 @@ _PLACES_NEEDED = {
     "block_shown": "{output}",
     "output_cut": "{head}",
     "error_cut": "{tail}",
+    "summary": "{summary}",
     "correction": "{fault}",
     "answer_shape": "{schema}",
     "answer_misfit": "{problems}",

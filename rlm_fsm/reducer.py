@@ -16,7 +16,7 @@ that says otherwise can't be folded: `ReplayDiverged`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlm_fsm import checks, typed
+from rlm_fsm import checks, compacting, typed
 from rlm_fsm import handlers as on
 from rlm_fsm.calls import Step
 from rlm_fsm.deadline import on_live_deadline_passed
@@ -34,6 +34,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -64,7 +65,7 @@ def row(handler: Handler, *to: Phase) -> Row:
     return Row(handler, to)
 
 
-NEW, ASKING, RUNNING, WAITING, READING, CHECKING, CLOSING, DONE, FAILED = Phase
+NEW, ASKING, COMPACTING, RUNNING, WAITING, READING, CHECKING, CLOSING, DONE, FAILED = Phase
 
 TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (NEW, RunStarted): row(on.on_new_run_started, ASKING),
@@ -73,15 +74,23 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
         on.on_asking_model_replied, RUNNING, READING, CHECKING, ASKING, DONE, FAILED
     ),
     (ASKING, ModelFailed): row(on.on_asking_model_failed, FAILED),
-    (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, RUNNING, FAILED),
+    (ASKING, GuardTripped): row(on.on_asking_guard_tripped, ASKING, COMPACTING, RUNNING, FAILED),
     (ASKING, LimitReached): row(on.on_asking_limit_reached, CLOSING, DONE, FAILED),
     (ASKING, RunResumed): row(on.on_live_run_resumed, ASKING),
     (ASKING, Cancelled): row(on.on_live_cancelled, ASKING),
     (ASKING, DeadlinePassed): row(on_live_deadline_passed, ASKING),
     (ASKING, RunFinished): row(on.on_any_run_finished, ASKING),
+    (COMPACTING, EffectStarted): row(compacting.on_compacting_effect_started, COMPACTING),
+    (COMPACTING, ModelReplied): row(compacting.on_compacting_model_replied, COMPACTING),
+    (COMPACTING, ModelFailed): row(compacting.on_compacting_model_failed, COMPACTING),
+    (COMPACTING, HistoryCompacted): row(compacting.on_compacting_history_compacted, ASKING),
+    (COMPACTING, RunResumed): row(on.on_live_run_resumed, COMPACTING),
+    (COMPACTING, Cancelled): row(on.on_live_cancelled, COMPACTING),
+    (COMPACTING, DeadlinePassed): row(on_live_deadline_passed, COMPACTING),
+    (COMPACTING, RunFinished): row(on.on_any_run_finished, COMPACTING),
     (RUNNING, CodePaused): row(on.on_running_code_paused, WAITING, RUNNING),
     (RUNNING, CodeExecuted): row(
-        on.on_running_code_executed, RUNNING, ASKING, READING, CHECKING, DONE, FAILED
+        on.on_running_code_executed, RUNNING, ASKING, COMPACTING, READING, CHECKING, DONE, FAILED
     ),
     (RUNNING, ReplFailed): row(on.on_running_repl_failed, FAILED),
     (RUNNING, RunResumed): row(on.on_live_run_resumed, RUNNING),
@@ -118,9 +127,9 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (CLOSING, Cancelled): row(on.on_live_cancelled, CLOSING),
     (CLOSING, DeadlinePassed): row(on_live_deadline_passed, CLOSING),
     (CLOSING, RunFinished): row(on.on_any_run_finished, CLOSING),
-    (DONE, RunResumed): row(on.on_done_run_resumed, ASKING),
+    (DONE, RunResumed): row(on.on_done_run_resumed, ASKING, COMPACTING),
     (DONE, RunFinished): row(on.on_any_run_finished, DONE),
-    (FAILED, RunResumed): row(on.on_failed_run_resumed, ASKING, RUNNING, READING),
+    (FAILED, RunResumed): row(on.on_failed_run_resumed, ASKING, COMPACTING, RUNNING, READING),
     (FAILED, RunFinished): row(on.on_any_run_finished, FAILED),
 }
 """Every row of the machine, in the order of a frame's life."""
@@ -131,6 +140,7 @@ def _impossible() -> dict[tuple[Phase, type[Event]], str]:
     by_phase: dict[Phase, str] = {
         Phase.NEW: "nothing can happen before the run has started",
         Phase.ASKING: "no cell runs and no variable is read while the model is asked",
+        Phase.COMPACTING: "a frame whose conversation is summed up runs no cell and reads nothing",
         Phase.RUNNING: "a frame whose cell runs has no model call in flight and reads nothing",
         Phase.WAITING: "a paused cell can't go on before its host calls are answered",
         Phase.READING: "a frame that reads its answer runs no cell and asks no model",

@@ -15,12 +15,15 @@ Invariants, checked by the property tests:
 4. `spent.reserved_tokens` is the sum of the reservations of `calls`.
 5. A frame in WAITING has a `pause` with at least one answer missing; in no other phase has it one.
 6. A child frame exists exactly as long as the call that opened it is unanswered.
-7. When `status` isn't ``running``, no event is legal but the owed ones and `RunResumed`;
+7. A frame in COMPACTING has one call, of the purpose ``compaction``, in `calls` or in `queue`,
+   or else a `HistoryCompacted` is owed.
+8. When `status` isn't ``running``, no event is legal but the owed ones and `RunResumed`;
    when it is ``finished``, none at all.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from pyrsistent import PDeque, PMap, PVector, pdeque, pmap, pvector
 
@@ -40,6 +43,8 @@ class Phase(Enum):
     """Nothing has happened."""
     ASKING = "asking"
     """A model call is in flight, waits for a place, or is about to be derived."""
+    COMPACTING = "compacting"
+    """The model is asked to sum up the conversation before the next turn."""
     RUNNING = "running"
     """A cell runs."""
     WAITING = "waiting"
@@ -126,6 +131,18 @@ class Frame:
     """The conversation, append-only; what is sent of it is for `history` to say."""
     skipped: int = 0
     """Messages after the first two that aren't sent any more, see `history.trimmed`."""
+    summary: tuple[Message, ...] = ()
+    """What is sent in the place of skipped messages, after the first two: a summary, and what is
+    said of it. None of `messages`, see `compaction`."""
+    compacting: str = ""
+    """What asks for the summary, in COMPACTING."""
+    compactions: int = 0
+    """Summaries that were asked for, or would have been if the budget had allowed it."""
+    compacted_at: int = 0
+    """Messages that there were at the newest one: it takes more for another."""
+    no_compaction: Literal["", "until_trimmed", "for_good"] = ""
+    """Why no other is due: after a failure, until trimming has made room; after one that saved too
+    little, for good."""
     digest: str = ""
     """Chained hash over the messages that are sent: names the prompt without holding it."""
     chars: int = 0
@@ -227,6 +244,8 @@ class RunState:
     """As in `RunFinished`."""
     value: str | None = None
     """As in `RunFinished`."""
+    compactions: int = 0
+    """Summaries that stand for a part of a conversation, of all frames."""
     uncertain: int = 0
     """Calls that were in flight when the run stopped, in all its resumes: each may have been paid
     for without an outcome."""

@@ -6,6 +6,7 @@ Which event becomes which step (a sub-run's steps have ``sub_`` before their kin
 |---|---|
 | `ModelReplied`, `ModelFailed` of a turn | ``root_call``: the reply, and the code found in it |
 | ... of a call that code made | ``subcall`` |
+| ... of a summary, and its `HistoryCompacted` | ``compaction``: the summary, or why there is none |
 | the first event of a sub-run | ``recursive_subcall``, before the sub-run's own steps |
 | `CodeExecuted`, `ReplFailed` of a cell | ``repl_exec``: the code, all that it printed, its error |
 | `GuardTripped`, `LimitReached`, `Cancelled`, `DeadlinePassed` | ``guard`` |
@@ -38,6 +39,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -189,6 +191,10 @@ class _Projection:
                 frame.news = [event.query]
             case ModelReplied() | ModelFailed() if _is_turn(event.call_id):
                 self._turn_ended(frame, event)
+            case ModelReplied() | ModelFailed() if _is_compaction(event.call_id):
+                self.steps.append(_with_outcome(frame.step("compaction"), event))
+            case HistoryCompacted():
+                self._compacted(frame, event)
             case ModelReplied() | ModelFailed():
                 self._subcall_ended(frame, event)
             case CodePaused():
@@ -265,6 +271,20 @@ class _Projection:
         self.steps.append(replace(frame.step("guard"), prompt_summary=name, output=told))
         self._may_end(frame, error=told)
 
+    def _compacted(self, frame: _Frame, event: HistoryCompacted) -> None:
+        """Say what became of the summary; where no call was made, this is all there is of it."""
+        own = frame.step("compaction")
+        last = self.steps[-1] if self.steps else own
+        was_asked = (last.kind, last.frame) == (own.kind, own.frame) and not last.prompt_summary
+        step = self.steps.pop() if was_asked else own
+        told = (
+            f"{event.messages} messages summed up: "
+            f"{event.tokens_before:,} -> {event.tokens_after:,} tokens"
+        )
+        summary = "no summary" if event.failure else told
+        error = event.failure or None
+        self.steps.append(replace(step, prompt_summary=summary, error=error))
+
     def _subcall_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
         known = self._asked.get(first_of(event.call_id))
         step = known[1] if known else TraceStep(kind="")
@@ -334,6 +354,10 @@ class _Projection:
 
 def _is_turn(call_id: CallId) -> bool:
     return call_id.rpartition(".")[2].startswith("m")
+
+
+def _is_compaction(call_id: CallId) -> bool:
+    return call_id.rpartition(".")[2].startswith("s")
 
 
 def _with_outcome(step: TraceStep, event: ModelReplied | ModelFailed) -> TraceStep:

@@ -33,6 +33,18 @@ PROFILE_BEFORE_2: Payload = {
         "question now, as plain text or as FINAL_VAR: variable_name."
     ),
     "limit_raised": "The limit was raised: you may go on. Your next action:",
+    "compact": (
+        "The conversation is getting too long to be sent whole. Before you go on, sum it up: from "
+        "now on your summary stands in its place. Reply with the summary alone, as plain text: no "
+        "code is run, and nothing of it is taken for the answer. Tell what you have found (names, "
+        "numbers and quotes to the letter), what you tried in vain, which variables hold what, and "
+        "what you were about to do. At most {words} words."
+    ),
+    "summary": "Summary of the work so far:\n{summary}",
+    "compacted": (
+        "({count} messages were left out here, and your summary stands in their place. Your "
+        "variables are as they were; the list history, in your session, holds every message.)"
+    ),
     "empty_reply": "(an empty reply)",
     "output_head": 4_000,
     "output_tail": 0,
@@ -152,6 +164,9 @@ OPTIONS_BEFORE_2: Payload = {
     "prices": [],
     "answer_schema": None,
     "output_retries": 3,
+    "compaction": 0.0,
+    "compaction_limit": 10,
+    "compaction_max_tokens": 800,
     "rules": 1,
 }
 """Options that came with version 2 of `RunStarted` and `RunResumed`."""

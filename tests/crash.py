@@ -4,7 +4,8 @@
 
 A cycle is one run in real processes (`crash_child`), killed by SIGKILL once or several times
 (`crash_cycle`), resumed until it has ended, and compared with the run that nobody killed
-(`crash_checks`). Two modes:
+(`crash_checks`). The processes are forks of loaded ones (`crash_forks`), which takes a third of the
+time; with ``--exec`` each is started anew. Two modes:
 
 - ``points``: deterministic points, each append of each scenario before and after its commit, each
   model call, each cell, and others; every point comes once before one comes again.
@@ -119,12 +120,13 @@ async def crash(
     backends: Sequence[str] = BACKENDS,
     mode: Mode = "both",
     jobs: int = 2,
+    forks: bool = True,
     only: Iterable[int] | None = None,
 ) -> Report:
     """Run cycles 1 to `cycles`, or `only` some of them, `jobs` at a time."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
-        async with Harness(Path(folder)) as harness:
+        async with Harness(Path(folder), forks=forks) as harness:
             keys = [(scenario, backend) for scenario in SCENARIOS for backend in backends]
             endings = [await harness.ending(*key) for key in keys]
             whole = dict(zip(keys, endings, strict=True))
@@ -239,6 +241,11 @@ def main() -> int:
     parser.add_argument("--backend", choices=(*BACKENDS, "both"), default="both")
     parser.add_argument("--mode", choices=("points", "times", "both"), default="both")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cycles at a time")
+    parser.add_argument(
+        "--exec",
+        action="store_true",
+        help="start each process anew, no forks",
+    )
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these cycles alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings there")
     told = parser.parse_args()
@@ -249,6 +256,7 @@ def main() -> int:
             backends=BACKENDS if told.backend == "both" else (told.backend,),
             mode=told.mode,
             jobs=told.jobs,
+            forks=not told.exec,
             only=told.only,
         )
     )

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rlm_fsm.event import DERIVED, Event, ModelReplied, OnUncertain
 from rlm_fsm.evolve import evolve
 from rlm_fsm.state import RunState
 from tests.crash_child import Order, Process, descendants, living, living_below
+from tests.crash_forks import Fork, Template
 from tests.crash_scenarios import SCENARIOS, key_of
 
 CHILD = Path(__file__).with_name("crash_child.py")
@@ -32,6 +34,8 @@ LIMIT_S = 120.0
 """For one process of a run: then something hangs."""
 GONE_S = 10.0
 """For processes that were told to end: a busy machine may take its time."""
+TEMPLATES = 2
+"""So that a run is resumed by a process with another order of sets."""
 DELAY_S = 0.004
 """The longest time that the model thinks."""
 
@@ -80,7 +84,9 @@ class Ending:
 class Run:
     """One run under the harness: its folder, its processes, and the service's record of it."""
 
-    def __init__(self, plan: Plan, folder: Path, port: int) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, port: int, templates: Sequence[Template] = ()
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self.log = folder / "log.sqlite"
@@ -90,7 +96,7 @@ class Run:
         """While it is closed, the model thinks."""
         self.gate.set()
         self.first_call = asyncio.Event()
-        self.processes: list[asyncio.subprocess.Process] = []
+        self.processes: list[asyncio.subprocess.Process | Fork] = []
         self.started: set[Process] = set()
         """What the killed processes had started."""
         self.snapshots: list[list[Event]] = []
@@ -102,6 +108,7 @@ class Run:
         self.reports: list[dict[str, Any]] = []
         self.whole_s = self.worked_s = 0.0
         self._port = port
+        self._templates = templates
         self._random = random.Random(plan.seed)
         folder.joinpath("tmp").mkdir()
 
@@ -123,7 +130,7 @@ class Run:
         await self.gate.wait()
         return SCENARIOS[self.plan.scenario].reply(messages)
 
-    async def spawn(self, run_id: str | None) -> asyncio.subprocess.Process:
+    async def spawn(self, run_id: str | None) -> asyncio.subprocess.Process | Fork:
         """Start the next process of the run."""
         generation = len(self.processes)
         kill = self.plan.kills[generation] if generation < len(self.plan.kills) else None
@@ -141,19 +148,27 @@ class Run:
             snapshots=self.plan.snapshots,
             on_uncertain=self.plan.on_uncertain,
         )
-        with self.folder.joinpath(f"errors-{generation}.txt").open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
+        errors = self.folder / f"errors-{generation}.txt"
+        if self._templates:
+            template = self._templates[generation % len(self._templates)]
+            process = await template.fork(asdict(order), self.folder, errors)
+        else:
+            process = await self._start(asdict(order), errors)
+        self.processes.append(process)
+        return process
+
+    async def _start(self, order: dict[str, Any], errors: Path) -> asyncio.subprocess.Process:
+        with errors.open("wb") as file:
+            return await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(CHILD),
-                json.dumps(asdict(order)),
+                json.dumps(order),
                 stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
+                stderr=file,
                 cwd=self.folder,
                 env={**os.environ, "TMPDIR": str(self.folder / "tmp")},
                 start_new_session=True,
             )
-        self.processes.append(process)
-        return process
 
     async def to_the_end(self) -> None:
         """Start processes, have them killed, and resume, until one ends the run."""
@@ -271,16 +286,22 @@ class Run:
 class Harness:
     """The model service of all runs under way. An asynchronous context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, forks: bool = False) -> None:
+        """`forks`: processes of runs are forks of templates, see `crash_forks`."""
         self._folder = folder
         self._runs: dict[str, Run] = {}
         self._number = 0
+        self._templates = [Template() for _ in range(TEMPLATES if forks else 0)]
 
     async def __aenter__(self) -> "Harness":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 24)
+        for template in self._templates:
+            await template.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for template in self._templates:
+            await template.close()
         self._server.close()
         await self._server.wait_closed()
 
@@ -289,7 +310,8 @@ class Harness:
         self._number += 1
         folder = self._folder / f"run-{self._number}"
         folder.mkdir()
-        run = Run(plan, folder.resolve(), self._server.sockets[0].getsockname()[1])
+        port = self._server.sockets[0].getsockname()[1]
+        run = Run(plan, folder.resolve(), port, self._templates)
         self._runs[folder.name] = run
         return run
 

@@ -9,10 +9,13 @@ Rules:
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
+
+from rlm_fsm import Policy
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -20,6 +23,7 @@ _BUSY = "total = 0\nfor n in range(150_000):\n    total += n % 7\nprint(total)"
 """Some milliseconds of computing in either backend, to be killed in."""
 _TEXT = "one two three four five six seven eight nine ten " * 8
 
+_SUMS_UP = "The conversation is getting too long"
 _GIVES_UP = "FINAL: gave up at {digest}"
 """What the model says when its turns are used up: calls were refused, so it needed more."""
 
@@ -38,8 +42,13 @@ class Scenario:
 
     def reply(self, messages: Messages) -> str:
         """What the model says."""
-        system = messages[0]["content"]
+        system, newest = messages[0]["content"], messages[-1]["content"]
+        if newest.startswith(_SUMS_UP):
+            return f"summary {key_of(messages)}"
         turn = sum(message["role"] == "assistant" for message in messages)
+        if "compaction" in self.options:  # a summary stands for several replies
+            left = re.search(r"(\d+) turns are left", newest)
+            turn = 0 if left is None else Policy().max_steps - int(left[1])
         if system.startswith("You are a sub-LLM of"):
             return key_of(messages)[:8]
         turns = self.sub_turns if system.startswith("You are a sub-LLM that") else self.turns
@@ -122,6 +131,16 @@ _VARIABLE = Scenario(
         "FINAL_VAR: report",
     ),
 )
+_SUMMARIES = Scenario(
+    name="summaries",
+    context=_TEXT,
+    turns=(
+        *(_code(f"found = {n}", f"print('{n}' * 1_000, len(history))") for n in range(7)),
+        "FINAL: {digest}",
+    ),
+    options={"max_history_tokens": 2_000, "compaction": 0.8},
+)
 SCENARIOS: Mapping[str, Scenario] = {
-    scenario.name: scenario for scenario in (_TURNS, _BATCH, _LOOP, _RECURSION, _VARIABLE)
+    scenario.name: scenario
+    for scenario in (_TURNS, _BATCH, _LOOP, _RECURSION, _VARIABLE, _SUMMARIES)
 }

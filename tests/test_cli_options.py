@@ -42,6 +42,11 @@ def folder(tmp_path: Path) -> Path:
         (["What?", "notes", "--max-cost", "nan"], "give a number, 0 or more"),
         (["What?", "notes", "--price", "m=1"], "give MODEL=IN,OUT"),
         (["What?", "notes", "--price", "m=1,x"], "give MODEL=IN,OUT"),
+        (["What?", "notes", "--compaction", "2"], "give a share from 0 to 1, such as 0.8"),
+        (
+            ["What?", "notes", "--model", "x:m", "--base-url", "http://h", "--compaction", "0.8"],
+            "nobody knows this model's window",
+        ),
         (["What?", "notes", "--repl", "bash"], "choose python or monty, not 'bash'"),
         (["What?", "notes", "--nonsense"], "unrecognized arguments: --nonsense"),
         (
@@ -159,6 +164,7 @@ def test_every_option_reaches_the_recorded_run(log: Path, folder: Path) -> None:
     options = (
         "--max-steps 7 --max-subcalls 8 --max-total-tokens none --max-cost 1.5 --max-seconds 60 "
         "--max-subcall-tokens 5000 --max-tokens 99 --subcall-max-tokens 98 --concurrency 3 "
+        "--max-history-tokens 9000 --compaction 0.75 "
         f"--parallel --recursive --repl monty --subcall-model small --quiet "
         f"--system-prompt {prompt}"
     )
@@ -176,6 +182,7 @@ def test_every_option_reaches_the_recorded_run(log: Path, folder: Path) -> None:
     ] == [("root", "m", 2), ("subcall", "small", 0.5)]
     assert (chosen.max_tokens, chosen.subcall_max_tokens) == (99, 98)
     assert (chosen.max_concurrent_subcalls, chosen.repl_backend) == (3, "monty")
+    assert (chosen.max_history_tokens, chosen.compaction) == (9_000, 0.75)
     assert chosen.parallel_subcalls
     assert chosen.recursive_subcalls
     assert chosen.system_prompt == "Be terse."

@@ -89,12 +89,20 @@ profiles = st.builds(
 SPECIAL: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Options, "auto_finalize_var"): st.none() | st.just("answer"),
     (Options, "auto_finalize_reject_patterns"): st.sampled_from([(), ("^no",), ("a|b", "c$")]),
+    (Options, "compaction"): st.sampled_from([0.0, 0, 0.8, 1]),
     (Options, "loop_limit"): st.none() | st.integers(min_value=2),
     (Options, "profile"): profiles,
     (Price, "prompt_usd_per_mtok"): finite,
     (Price, "completion_usd_per_mtok"): finite,
     (Price, "cached_usd_per_mtok"): st.none() | finite,
 }
+
+
+def possible_options(**values: Any) -> Options:
+    """Options that go together: without history there is none to be compacted."""
+    if not values["conversation_history"]:
+        values["compaction"] = 0.0
+    return Options(**values)
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
@@ -116,7 +124,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
             field.name: SPECIAL.get((hint, field.name), values_of(hints[field.name]))
             for field in fields(hint)
         }
-        return st.builds(hint, **kwargs)
+        return st.builds(possible_options if hint is Options else hint, **kwargs)
     simple = {str: texts, int: counts, float: amounts, bool: st.booleans()}
     return simple[hint]
 

@@ -24,6 +24,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -174,6 +175,9 @@ SAMPLES: tuple[Event, ...] = (
     ),
     GuardTripped(frame=ROOT, guard="min_steps", reason="Look again."),
     LimitReached(frame=ROOT, limit="max_steps", allowed=8, used=8.5),
+    HistoryCompacted(
+        frame=ROOT, call_id=CallId("0.s1"), messages=6, tokens_before=900, tokens_after=300
+    ),
     RunResumed(options=started().options, on_uncertain="fail", environment={"python": "3.12"}),
     Cancelled(reason="Ctrl-C", frame=FrameId("0.1"), clock_s=2.5),
     DeadlinePassed(clock_s=60.25),
@@ -247,12 +251,16 @@ def test_events_of_version_1_still_load_with_the_words_and_rules_of_then() -> No
         auto_finalize_reject_feedback=None,
         tell_budget=False,
         prices=(),
+        compaction=0.0,
+        compaction_limit=10,
+        compaction_max_tokens=800,
         rules=1,
     )
     assert (then.profile.name, then.profile.version) == ("pyrlm", 1)
     assert then.profile.system == LONG
     assert then.profile.output_head == 4_000
-    known = [event for event in SAMPLES if not isinstance(event, DeadlinePassed | AnswerChecked)]
+    newer = DeadlinePassed | AnswerChecked | HistoryCompacted
+    known = [event for event in SAMPLES if not isinstance(event, newer)]
     assert events == [as_version_1(event, then) for event in known]
 
 

@@ -16,6 +16,7 @@ the difference: commit it only if you understand why it changed.
                                         `late FRAME FORM TEXT`: it raised afterwards
     read FRAME TEXT                     the variable is read; also `missing FRAME NAMES`
     told FRAME                          the newest message to the model, as it stands
+    sent FRAME                          what is sent of the conversation, the head of each message
     typed FRAME PROMPT | PROMPT ...     the cell asks, with a schema
     fits CHECK VALUE                    an answer, or the reply of a call with a schema, fits
     misfit CHECK PATH MESSAGE           it doesn't
@@ -33,9 +34,11 @@ from pathlib import Path
 import pytest
 from machine import Machine, replied
 
+from effects.view.events import compacted
 from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, ResumeCode, RunCode
 from rlm_fsm.event import CodeExecuted, DeadlinePassed, Event
 from rlm_fsm.fold import fold, pending
+from rlm_fsm.history import sent
 from rlm_fsm.policy import Policy
 from rlm_fsm.profiles import PROFILES
 from rlm_fsm.values import CodeError, GivenFinal, Problem
@@ -97,6 +100,9 @@ def play(machine: Machine, command: str) -> list[str]:
         case "told":
             told = machine.frame(frame).messages[-1]
             return [f"  | {line}".rstrip() for line in told.content.split("\n")]
+        case "sent":
+            heads = ((m.role, m.content.split("\n")[0][:72]) for m in sent(machine.frame(frame)))
+            return [f"  | {role}: {head}".rstrip() for role, head in heads]
         case "read":
             machine.read(text, frame=frame)
         case "missing":
@@ -135,6 +141,7 @@ def event_line(event: Event) -> str:
         "VariableRead": lambda: repr(event.text),
         "AnswerChecked": lambda: event.value or "misfit",
         "GuardTripped": lambda: event.guard,
+        "HistoryCompacted": lambda: compacted(event),
         "LimitReached": lambda: f"{event.limit} {event.used:g} of {event.allowed:g}",
         "RunFinished": lambda: f"{event.status} {event.output!r} {event.error or ''}".rstrip(),
     }.get(type(event).__name__, lambda: "")()

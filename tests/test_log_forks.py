@@ -5,32 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from effects.log import EventLog, SqliteLog
-from effects.log.memory import MemoryLog
+from effects.log import SqliteLog
 from rlm_fsm.errors import LogCorrupt
 from rlm_fsm.ids import RunId
 from tests.log_contract import RUN, a_run, events_in, fill, intent, replied, started
 from tests.log_contract_runs import FORK, GRANDCHILD, RunsContract
 from tests.log_files import heads_of, rewrite, sql
+from tests.log_kinds import InAQuickFile, InMemory, Plain
 
 
-class TestInMemory(RunsContract):
-    def make(self) -> EventLog:
-        return SqliteLog(":memory:")
+class TestInMemory(InMemory, RunsContract): ...
 
 
-class TestMemoryLog(RunsContract):
-    def make(self) -> EventLog:
-        return MemoryLog()
+class TestMemoryLog(Plain, RunsContract): ...
 
 
-class TestInAFile(RunsContract):
-    @pytest.fixture(autouse=True)
-    def _directory(self, tmp_path: Path) -> None:
-        self.directory = tmp_path
-
-    def make(self) -> EventLog:
-        return SqliteLog(self.directory / "log.db", durability="process")
+class TestInAFile(InAQuickFile, RunsContract): ...
 
 
 @pytest.fixture

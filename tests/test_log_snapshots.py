@@ -7,35 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from effects.log import EventLog, SqliteLog
+from effects.log import SqliteLog
 from effects.log.base import Snapshot
-from effects.log.memory import MemoryLog
 from rlm_fsm.errors import RunBusy
 from rlm_fsm.ids import ROOT
 from tests.log_contract import RUN, a_run, events_in, fill
 from tests.log_contract_snapshots import SnapshotsContract
 from tests.log_files import rewrite, sql
+from tests.log_kinds import InAQuickFile, InMemory, Plain
 
 OLDER, NEWER = Snapshot(seq=4, data=b"older" * 99), Snapshot(seq=8, data=b"newer" * 99)
 
 
-class TestInMemory(SnapshotsContract):
-    def make(self) -> EventLog:
-        return SqliteLog(":memory:")
+class TestInMemory(InMemory, SnapshotsContract): ...
 
 
-class TestMemoryLog(SnapshotsContract):
-    def make(self) -> EventLog:
-        return MemoryLog()
+class TestMemoryLog(Plain, SnapshotsContract): ...
 
 
-class TestInAFile(SnapshotsContract):
-    @pytest.fixture(autouse=True)
-    def _directory(self, tmp_path: Path) -> None:
-        self.directory = tmp_path
-
-    def make(self) -> EventLog:
-        return SqliteLog(self.directory / "log.db", durability="process")
+class TestInAFile(InAQuickFile, SnapshotsContract): ...
 
 
 @pytest.fixture

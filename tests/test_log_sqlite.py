@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from effects.log import EventLog, SqliteLog
+from effects.log import SqliteLog
 from effects.log.schema import APPLICATION_ID, SCHEMA_VERSION
 from rlm_fsm.errors import LogConflict, LogError, LogForeign, LogNewer, UsageError
 from tests.log_contract import (
@@ -26,27 +26,18 @@ from tests.log_contract import (
     started,
 )
 from tests.log_files import rewrite, sql
+from tests.log_kinds import InAFile, InAQuickFile, InMemory
 
 REPOSITORY = Path(__file__).parents[1]
 
 
-class TestInMemory(LogContract):
-    def make(self) -> EventLog:
-        return SqliteLog(":memory:")
+class TestInMemory(InMemory, LogContract): ...
 
 
-class TestInAFile(LogContract):
-    @pytest.fixture(autouse=True)
-    def _directory(self, tmp_path: Path) -> None:
-        self.directory = tmp_path
-
-    def make(self) -> EventLog:
-        return SqliteLog(self.directory / "log.db")
+class TestInAFile(InAFile, LogContract): ...
 
 
-class TestWithProcessDurability(TestInAFile):
-    def make(self) -> EventLog:
-        return SqliteLog(self.directory / "log.db", durability="process")
+class TestWithProcessDurability(InAQuickFile, LogContract): ...
 
 
 @pytest.fixture

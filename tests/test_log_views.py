@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from effects.log import SqliteLog
-from rlm_fsm.event import CodeExecuted, EffectStarted, Event, ModelFailed, ModelReplied
+from rlm_fsm.event import (
+    CodeExecuted,
+    EffectStarted,
+    Event,
+    HistoryCompacted,
+    ModelFailed,
+    ModelReplied,
+)
 from rlm_fsm.ids import ROOT, CallId, FrameId, RunId
 from rlm_fsm.values import Usage, text_hash
 from tests.log_contract import LONG, RUN, a_run, fill, finished, intent, replied, started
@@ -95,6 +102,19 @@ def test_the_tree_shows_each_node_under_what_began_it(path: Path, log: SqliteLog
         ("  0.10", "subcall", 1, 10, None, "0", 1),
         ("  0.m2", "turn", 1, 100, None, "0", 1),
     ]
+
+
+def test_a_summary_is_a_call_of_the_frame_whose_conversation_it_sums_up(
+    path: Path, log: SqliteLog
+) -> None:
+    saved = HistoryCompacted(frame=ROOT, call_id=CallId("0.s1"), messages=4)
+    failed = HistoryCompacted(frame=ROOT, call_id=CallId("0.s2"), failure="the reply was empty")
+    summaries = [*call("0", "0.s1", 30), saved, *call("0", "0.s2", 3), failed]
+    log.append(RUN, 0, [started(), *call("0", "0.m1", 100), *summaries])
+    rows = sql(path, "SELECT node, what, total_tokens FROM v_tree WHERE what <> 'frame'")
+    assert rows == [("0.m1", "turn", 100), ("0.s1", "compaction", 30), ("0.s2", "compaction", 3)]
+    told = sql(path, "SELECT text FROM v_steps WHERE kind = 'HistoryCompacted'")
+    assert told == [(None,), ("the reply was empty",)]
 
 
 def test_frames_whose_names_begin_alike_do_not_mix(path: Path, log: SqliteLog) -> None:

@@ -7,6 +7,7 @@ frame moved as its row says, budgets never rise, and the invariants of `rlm_fsm.
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.fold import advance, fold, pending, state_at
+from rlm_fsm.history import HEAD
 from rlm_fsm.ids import CallId, RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, estimate
@@ -55,6 +57,7 @@ REPLIES = st.one_of(
     st.sampled_from(["FINAL: 42", "FINAL_VAR: x", "", "Let me think.", "```python\nx = ("]),
     st.text(max_size=40),
 )
+SUMMARIES = st.sampled_from(["Looked.", "The text was looked at.", "Found. " * 150, ""])
 FINALS = st.sampled_from(
     [
         *(None, None, None, None),
@@ -70,8 +73,17 @@ PRICE = AdapterPrice(
     price=Price(prompt_usd_per_mtok=1, completion_usd_per_mtok=40),
     source="given",
 )
+
+
+def possible_options(**values: Any) -> Options:
+    """Options that go together: compaction has a limit and a history."""
+    if not values["max_history_tokens"] or not values["conversation_history"]:
+        values["compaction"] = 0.0
+    return Options(**values)
+
+
 OPTIONS = st.builds(
-    Options,
+    possible_options,
     policy=st.builds(
         Policy,
         max_steps=st.integers(0, 6),
@@ -88,7 +100,10 @@ OPTIONS = st.builds(
     subcall_system_prompt=st.sampled_from(["sub", "sub " * 200]),
     recursive_subcall_system_prompt=st.just("recursive"),
     conversation_history=st.booleans(),
-    max_history_tokens=st.sampled_from([0, 60]),
+    max_history_tokens=st.sampled_from([0, 60, 400]),
+    compaction=st.sampled_from([0.0, 0.3, 0.8]),
+    compaction_limit=st.integers(1, 3),
+    compaction_max_tokens=st.just(40),
     recursive_subcalls=st.booleans(),
     max_recursion_depth=st.integers(0, 3),
     recursive_subcall_max_steps=st.integers(1, 3),
@@ -112,8 +127,32 @@ OPTIONS = st.builds(
 )
 
 
+LONG = st.builds(
+    replace,
+    OPTIONS.map(lambda options: replace(options, conversation_history=True)),
+    policy=st.builds(
+        Policy,
+        max_steps=st.integers(6, 30),
+        max_subcalls=st.just(12),
+        max_total_tokens=st.sampled_from([None, None, 6_000]),
+        max_cost_usd=st.sampled_from([None, None, 0.05]),
+    ),
+    max_history_tokens=st.sampled_from([600, 1_200]),
+    compaction=st.sampled_from([0.3, 0.8]),
+    min_steps=st.just(0),
+    loop_limit=st.none(),
+    recursive_subcalls=st.booleans(),
+    max_recursion_depth=st.just(1),
+    recursive_subcall_max_steps=st.just(9),
+    profile=st.sampled_from(list(PROFILES.values())),
+)
+
+
 class AnySchedule(RuleBasedStateMachine):
     """A world that answers what is outstanding, in whatever order and way hypothesis likes."""
+
+    replies = REPLIES
+    out = st.text(max_size=20)
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +203,7 @@ class AnySchedule(RuleBasedStateMachine):
                 event: Event = CodePaused(**named, calls=calls, parallel=parallel)
             case "end":
                 watched = data.draw(st.sampled_from([{}, {"answer": "found"}]))
-                out = data.draw(st.text(max_size=20))
+                out = data.draw(self.out)
                 event = CodeExecuted(
                     **named,
                     stdout=out,
@@ -302,6 +341,32 @@ class AnySchedule(RuleBasedStateMachine):
                 assert parent.phase is Phase.WAITING
                 assert frame.id not in parent.pause.answers
 
+    @invariant()
+    def a_summary_is_asked_for_once_and_no_more_often_than_was_allowed(self) -> None:
+        queued = [call for call in self.state.queue if call.purpose == "compaction"]
+        asked = [call for call in self.state.calls.values() if call.purpose == "compaction"]
+        compacting = {
+            frame.id for frame in self.state.frames.values() if frame.phase is Phase.COMPACTING
+        }
+        assert sorted(call.frame for call in (*queued, *asked)) == sorted(compacting)
+        for frame in self.state.frames.values():
+            assert (frame.compacting != "") == (frame.id in compacting)
+            if self.over_estimate < 10**9:
+                assert frame.compactions <= self.state.options.compaction_limit
+
+    @invariant()
+    def what_is_sent_keeps_the_limit_where_dropping_can(self) -> None:
+        """Head, newest reply and its result are sent in any case."""
+        limit = self.state.options.max_history_tokens
+        if not limit or not self.state.options.conversation_history or self.over_estimate >= 10**9:
+            return
+        for call in (*self.state.calls.values(), *self.state.queue):
+            if call.purpose == "subcall":
+                continue
+            messages = self.state.frames[call.frame].messages
+            chars = sum(len(message.content) for message in (*messages[:HEAD], *messages[-2:]))
+            assert call.prompt.chars // 4 <= max(limit, chars // 4) + 2, "halves of tokens apart"
+
     # -- helpers ---------------------------------------------------------------------------------
 
     def commit(self, arrived: list[Event]) -> None:
@@ -351,7 +416,7 @@ class AnySchedule(RuleBasedStateMachine):
             if call.purpose == "subcall":
                 self.told[call.call_id] = Outcome("error", "server: down")
             return ModelFailed(**named, error="server", message="down")
-        text = data.draw(REPLIES)
+        text = data.draw(SUMMARIES if call.purpose == "compaction" else self.replies)
         if call.purpose == "subcall":
             self.told[call.call_id] = Outcome("text", visible(text))
         billed = data.draw(st.integers(0, 400))
@@ -381,10 +446,51 @@ class AnySchedule(RuleBasedStateMachine):
         return getattr(event, "call_id", None)
 
 
+class LongConversation(AnySchedule):
+    """The same with long output and little room, so that conversations are summed up."""
+
+    replies = st.one_of(
+        st.integers(0, 99).map(lambda n: code(f"print({n})" + " # and so on" * 20)),
+        st.integers(0, 99).map(lambda n: code(f"print({n})")),
+        REPLIES,
+    )
+    out = st.integers(1, 9).map(lambda n: "found " * 20 * n)
+
+    @initialize(options=LONG, turns=st.integers(0, 9), chars=st.integers(100, 1_500))
+    def start(self, options: Options, turns: int, chars: int) -> None:
+        self.commit([RunStarted(query="What?", context=TEXT, options=options)])
+        if self.waiting_for(CallModel):
+            self.take_turns(turns, chars)
+
+    @precondition(lambda self: any(call.purpose == "turn" for call in self.waiting_for(CallModel)))
+    @rule(turns=st.integers(2, 6), chars=st.integers(100, 1_500))
+    def turns_are_taken(self, turns: int, chars: int) -> None:
+        self.take_turns(turns, chars)
+
+    def take_turns(self, turns: int, chars: int) -> None:
+        """Turns of one frame, each with a cell that prints so much, until it is to be summed up."""
+        asked = (call for call in self.waiting_for(CallModel) if call.purpose == "turn")
+        frame = next(asked).frame
+        for _ in range(turns):
+            mine = [effect for effect in self.waiting_for(CallModel) if effect.frame == frame]
+            if [call.purpose for call in mine] != ["turn"]:
+                return
+            self.clock_s += 1
+            named = {"frame": frame, "call_id": mine[0].call_id, "clock_s": self.clock_s}
+            self.commit([ModelReplied(**named, text=code("print('found')"), cost_usd=0.0)])
+            cells = [cell for cell in self.waiting_for(RunCode) if cell.frame == frame]
+            if not cells:
+                return
+            named = {"frame": frame, "call_id": cells[0].call_id}
+            self.commit([CodeExecuted(**named, stdout="x" * chars, stdout_chars=chars)])
+
+
 AnySchedule.TestCase.settings = settings(
     parent=settings(),
     max_examples=60,
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow],
 )
+LongConversation.TestCase.settings = AnySchedule.TestCase.settings
 test_any_schedule = AnySchedule.TestCase
+test_any_schedule_of_a_long_conversation = LongConversation.TestCase

@@ -8,6 +8,7 @@ from pyrsistent import pmap
 
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import (
+    DERIVED,
     EVENTS,
     AnswerChecked,
     Cancelled,
@@ -16,6 +17,7 @@ from rlm_fsm.event import (
     DeadlinePassed,
     EffectStarted,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -821,6 +823,7 @@ EXAMPLES = {
     AnswerChecked: AnswerChecked(frame="0", call_id="0.k1", value="1"),
     GuardTripped: GuardTripped(frame="0", guard="empty", reason="say something"),
     LimitReached: LimitReached(frame="0", limit="max_steps", allowed=1, used=2),
+    HistoryCompacted: HistoryCompacted(frame="0", call_id="0.s1", messages=4),
     RunResumed: RunResumed(),
     Cancelled: Cancelled(reason="enough"),
     DeadlinePassed: DeadlinePassed(clock_s=60),
@@ -836,7 +839,7 @@ EXAMPLES = {
 def test_an_impossible_event_is_refused_and_changes_nothing(phase: Phase, kind: type):
     frame = Frame(id="0", phase=phase, max_steps=1)
     event = EXAMPLES[kind]
-    owed = (event,) if kind in (EffectStarted, GuardTripped, LimitReached, RunFinished) else ()
+    owed = (event,) if kind in DERIVED else ()
     state = replace(INITIAL, frames=pmap({"0": frame}), owed=owed)
     with pytest.raises(IllegalEvent) as refused:
         step(state, event)

@@ -240,6 +240,38 @@ def test_a_failed_call_and_a_limit_are_told() -> None:
     assert "limit: max_steps" in shown(kept)
 
 
+def summed_up(summary: Any) -> Kept:
+    """A run whose conversation is summed up before its third turn, or can't be."""
+    printed = [fenced(f"print('{n}' * 1_500)") for n in "12"]
+    script = [*printed, summary, "FINAL: x"]
+    options = {"max_history_tokens": 1_000, "compaction": 0.7, "system_prompt": "Look."}
+    return events_of(script, **options)
+
+
+def test_a_compaction_is_told_with_what_it_saved_and_took() -> None:
+    kept = summed_up("Two digits were printed.")
+    told = r"history: 2 messages summed up, 8\d\d to \d\d\d tokens \(~\d+ tokens, 0\.\d s\)"
+    assert [text for text in plain(kept) if re.fullmatch(told, text)]
+    assert "1 compaction, " in plain(kept)[-1]
+    assert "history: 2 messages summed up" in ESCAPE.sub("", live(kept))
+    assert "history · 2 messages summed up: 8" in shown(kept)
+    assert "Two digits were printed." not in shown(kept)
+    assert "Two digits were printed." in shown(kept, full=True)
+    follower, seen = Follower(), list[str]()
+    for appended in kept.appended:
+        follower.see(appended)
+        seen.append(follower.activity)
+    assert "summing up the conversation" in seen
+
+
+def test_a_compaction_that_came_to_nothing_says_why() -> None:
+    kept = summed_up(AdapterError("the service is down", kind="server", status=503))
+    assert "history: no summary: server: the service is down" in plain(kept)
+    assert "no summary: server: the service is down" in ESCAPE.sub("", live(kept))
+    assert "server: the service is down" in shown(kept)
+    assert "compaction" not in plain(kept)[-1]
+
+
 # What must not be shown
 
 

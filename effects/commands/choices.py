@@ -20,6 +20,7 @@ from effects.commands.options import (
     choice,
     limit,
     prices,
+    share,
     whole,
 )
 from rlm_fsm.errors import UsageError
@@ -122,6 +123,20 @@ WORK_OPTIONS = (
         convert=whole(1),
         help=f"subcalls at the same time (default {_DEFAULTS.max_concurrent_subcalls})",
     ),
+    Option(
+        name="max-history-tokens",
+        metavar="N",
+        convert=whole(0),
+        help="tokens of a conversation that are sent, by estimate; older ones are left out "
+        "(default 0: all are sent)",
+    ),
+    Option(
+        name="compaction",
+        metavar="SHARE",
+        convert=share,
+        help="let the model sum up a conversation that fills this share, such as 0.8, of "
+        "--max-history-tokens, or else of three quarters of the model's window (default 0: never)",
+    ),
     Option(name="parallel", help="let ask_chunks and llm_query_batch ask in parallel"),
     Option(name="recursive", help="let subcalls be runs of their own, with code"),
 )
@@ -139,6 +154,8 @@ _ARGUMENTS = {
     "profile": "profile",
     "repl": "repl_backend",
     "concurrency": "max_concurrent_subcalls",
+    "max_history_tokens": "max_history_tokens",
+    "compaction": "compaction",
     "parallel": "parallel_subcalls",
     "recursive": "recursive_subcalls",
 }

@@ -130,6 +130,17 @@ def amount(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A share of something: from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"give a share from 0 to 1, such as 0.8, not {text!r}")
+    return value
+
+
 def prices(text: str) -> dict[str, Price]:
     """Prices by model, from ``MODEL=IN,OUT`` with blanks between models."""
     found: dict[str, Price] = {}

@@ -39,6 +39,7 @@ FROM (
         CASE WHEN json_extract(data, '$.error.kind') IS NULL THEN '$.stdout'
         ELSE '$.error.message' END
       WHEN 'GuardTripped' THEN '$.reason' WHEN 'Cancelled' THEN '$.reason'
+      WHEN 'HistoryCompacted' THEN '$.failure'
       WHEN 'LimitReached' THEN '$.limit' WHEN 'RunFinished' THEN '$.output'
       ELSE '$.message' END AS path
     FROM v_events WHERE kind <> 'EffectStarted')
@@ -106,7 +107,8 @@ nodes AS (
   GROUP BY n.run_id, n.node
   UNION ALL
   SELECT c.run_id, n.place || printf('/%012d', c.seq), n.depth + 1, c.call_id, c.frame,
-    CASE WHEN c.call_id GLOB '*.m*' THEN 'turn' ELSE 'subcall' END, c.seq,
+    CASE WHEN c.call_id GLOB '*.m*' THEN 'turn' WHEN c.call_id GLOB '*.s*' THEN 'compaction'
+      ELSE 'subcall' END, c.seq,
     1, c.uncertain, c.outcome, c.model_id, c.total_tokens, c.cost_usd, c.elapsed_s, c.is_shared
   FROM v_calls c JOIN nested n ON n.run_id = c.run_id AND n.node = c.frame
 )

@@ -14,6 +14,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -62,6 +63,8 @@ def says(event: Event) -> str:
             return f"{event.guard}: {event.reason}"
         case LimitReached():
             return f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
+        case HistoryCompacted():
+            return compacted(event)
         case RunResumed():
             what = "a fork" if event.is_fork else f"uncertain calls: {event.on_uncertain}"
             return what if event.options is None else f"{what}, other options"
@@ -73,6 +76,14 @@ def says(event: Event) -> str:
             return f"{event.status}: {event.output or event.error or ''}"
         case _:
             assert_never(event)
+
+
+def compacted(event: HistoryCompacted) -> str:
+    """What became of a conversation, in words."""
+    if event.failure:
+        return f"no summary: {event.failure}"
+    before, after = f"{event.tokens_before:,}", f"{event.tokens_after:,}"
+    return f"{plural(event.messages, 'message')} summed up, {before} to {after} tokens"
 
 
 def about(event: Event) -> str:

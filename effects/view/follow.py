@@ -19,6 +19,7 @@ from rlm_fsm.event import (
     DeadlinePassed,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -69,6 +70,17 @@ class Turned:
     usage: Usage
     elapsed_s: float
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted:
+    """A conversation was summed up, or could not be (`event.failure`)."""
+
+    frame: FrameId
+    event: HistoryCompacted
+    usage: Usage
+    """Of the call; nothing where none was made."""
+    elapsed_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +156,7 @@ Item = (
     Began
     | WentOn
     | Turned
+    | Compacted
     | CellBegan
     | CallsBegan
     | CallEnded
@@ -177,6 +190,8 @@ class Follower:
         self._cells: dict[FrameId, CallId] = {}
         self._batches: dict[FrameId, _Batch] = {}
         self._prompts: dict[CallId, str] = {}
+        self._summaries: dict[CallId, tuple[Usage, float]] = {}
+        """What calls for summaries used, until it is known what became of them."""
         self._clock_s = 0.0
 
     def see(self, appended: "Appended") -> list[Item]:
@@ -204,6 +219,8 @@ class Follower:
         match root.phase:
             case Phase.ASKING:
                 return f"asking the model, turn {root.turns} of {root.max_steps}"
+            case Phase.COMPACTING:
+                return "summing up the conversation"
             case Phase.CLOSING:
                 return "asking for the best answer"
             case Phase.WAITING:
@@ -242,6 +259,9 @@ class Follower:
                 return [CellEnded(frame=event.frame, event=event)]
             case GuardTripped():
                 return [Noted(frame=event.frame, what="refused", text=event.reason)]
+            case HistoryCompacted():
+                usage, elapsed_s = self._summaries.pop(event.call_id, (Usage(), 0.0))
+                return [Compacted(frame=event.frame, event=event, usage=usage, elapsed_s=elapsed_s)]
             case LimitReached():
                 text = f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
                 return [Noted(frame=event.frame, what="limit", text=text)]
@@ -266,6 +286,9 @@ class Follower:
             text, usage = event.text, event.usage
         else:
             error = f"{event.error}: {event.message}"
+        if call.purpose == "compaction":
+            self._summaries[event.call_id] = (usage, event.elapsed_s)
+            return []
         if call.purpose != "subcall":
             frame = before.frames[event.frame]
             return [

@@ -24,6 +24,7 @@ from effects.view.follow import (
     CallsEnded,
     CellBegan,
     CellEnded,
+    Compacted,
     Earlier,
     Ended,
     Follower,
@@ -97,6 +98,8 @@ class LiveView:
                 return blocks.stack(blocks.question(item.state.query), blocks.aside(went_on(item)))
             case Turned():
                 return self._turn(item)
+            case Compacted():
+                return blocks.aside(line(item) or "")
             case CellBegan():
                 return blocks.code(item.code)
             case CallsBegan():

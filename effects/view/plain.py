@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, assert_never
 
 from effects.view.cut import clean, dollars, head, plural, seconds, tokens
+from effects.view.events import compacted
 from effects.view.follow import (
     Began,
     CallEnded,
@@ -11,6 +12,7 @@ from effects.view.follow import (
     CallsEnded,
     CellBegan,
     CellEnded,
+    Compacted,
     Earlier,
     Ended,
     Follower,
@@ -59,6 +61,8 @@ def line(item: Item) -> str | None:
             return went_on(item)
         case Turned():
             return _of(item.frame, f"turn {item.number}: {_turn(item)}")
+        case Compacted(event=event):
+            return _of(item.frame, f"history: {head(compacted(event), _TEXT_CHARS)}{_paid(item)}")
         case CellBegan():
             count = plural(len(item.code.splitlines()), "line")
             return _of(item.frame, f"cell {item.number}: {count} of code")
@@ -114,6 +118,8 @@ def totals(state: RunState) -> str:
     facts = [plural(spent.steps, "turn")]
     if spent.subcalls:
         facts.append(plural(spent.subcalls, "subcall"))
+    if state.compactions:
+        facts.append(plural(state.compactions, "compaction"))
     facts.append(tokens(spent.usage))
     if spent.cost_usd is not None:
         facts.append(dollars(spent.cost_usd))
@@ -124,6 +130,13 @@ def _turn(item: Turned) -> str:
     if item.error is not None:
         return f"the model call failed: {head(item.error, _TEXT_CHARS)}"
     return f"{tokens(item.usage)}, {seconds(item.elapsed_s)}"
+
+
+def _paid(item: Compacted) -> str:
+    """What the call for a summary took; nothing where none was made."""
+    if not item.usage.total_tokens:
+        return ""
+    return f" ({tokens(item.usage)}, {seconds(item.elapsed_s)})"
 
 
 def _of(frame: FrameId, text: str) -> str:

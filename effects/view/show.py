@@ -106,6 +106,13 @@ def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:
                 yield blocks.output(step.stdout or "", first=first, last=last)
             if step.error:
                 yield blocks.error(step.error, first=first, last=last)
+        case "compaction":
+            facts = " · ".join(filter(None, (step.prompt_summary, _facts(step))))
+            yield blocks.aside(f"history · {facts}")
+            if step.error:
+                yield blocks.error(step.error, first=first)
+            elif full and step.output:
+                yield blocks.said(step.output, first=first)
         case "guard":
             yield blocks.note(step.prompt_summary or "guard", step.output or "", first=first)
         case _:

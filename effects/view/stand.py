@@ -62,6 +62,8 @@ def _frame(frame: Frame) -> str:
         facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'subcall')} answered")
     if frame.reading is not None:
         facts.append(f"reads {frame.reading}")
+    if frame.summary:
+        facts.append(f"{plural(frame.skipped, 'message')} summed up or dropped")
     if frame.limit is not None:
         facts.append(f"limit {frame.limit}")
     return ", ".join(facts)
@@ -81,6 +83,8 @@ def _frame_document(frame: Frame) -> dict[str, Any]:
         "missing": 0 if pause is None else pause.missing,
         "reading": frame.reading,
         "limit": frame.limit,
+        "skipped_messages": frame.skipped,
+        "summary": frame.summary[0].content if frame.summary else None,
         "best": frame.best,
     }
 

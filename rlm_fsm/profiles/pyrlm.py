@@ -85,6 +85,18 @@ PYRLM = Profile(
         "question now, as plain text or as FINAL_VAR: variable_name."
     ),
     limit_raised="The limit was raised: you may go on. Your next action:",
+    compact=(
+        "The conversation is getting too long to be sent whole. Before you go on, sum it up: from "
+        "now on your summary stands in its place. Reply with the summary alone, as plain text: no "
+        "code is run, and nothing of it is taken for the answer. Tell what you have found (names, "
+        "numbers and quotes to the letter), what you tried in vain, which variables hold what, and "
+        "what you were about to do. At most {words} words."
+    ),
+    summary="Summary of the work so far:\n{summary}",
+    compacted=(
+        "({count} messages were left out here, and your summary stands in their place. Your "
+        "variables are as they were; the list history, in your session, holds every message.)"
+    ),
     empty_reply="(an empty reply)",
     output_head=3_000,
     output_tail=1_000,
