@@ -117,7 +117,6 @@ class Interpreter:
     """What a reply cost that its provider doesn't tell."""
     snapshots: SnapshotRule = field(default_factory=SnapshotRule)
     """When sessions are written down, see `saving`."""
-
     answer_type: AnswerType | None = None
     """What the answer must be, when the run's options have a schema."""
 

@@ -77,9 +77,10 @@ def _dumper() -> Callable[[dict[str, Any]], str]:
     """What makes JSON. `JSONEncoder.encode` would build its machinery for each frame anew, which
     takes longer than a small frame itself."""
     make, text_of = _accelerated("c_make_encoder"), _accelerated("c_encode_basestring")
-    if make is None or text_of is None:  # a Python without them
+    try:
+        dump = make(None, None, text_of, None, ":", ",", False, False, True)
+    except TypeError:  # a Python that has none of this kind
         return json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    dump = make(None, None, text_of, None, ":", ",", False, False, True)
 
     def dumped(message: dict[str, Any]) -> str:
         return "".join(dump(message, 0))
