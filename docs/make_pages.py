@@ -83,6 +83,7 @@ What is listed under *recorded* goes into the log with the run.
 | `repl_backend` | `"python"` | `"python"`, `"monty"`, or a function from a `Context` to a `Repl` |
 | `repl_limits` | `ReplLimits()` | what a cell may use, see below |
 | `log` | `None` | a path, `":memory:"`, or an `EventLog`; `None` for `RLM_FSM_LOG` or the user's data directory |
+| `cache` | `None` | replies to subcalls that are given again: `FileCache(FOLDER)`, `"log"`, or an object with `get` and `put`; see [the cache](../explanation/cache.md) |
 | `event_listener` | `None` | an object with `handle(appended)`, called for every event once it is durable |
 | `logger` | `None` | a `logging.Logger`; `rlm_fsm` when not given |
 """

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 
 from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory
+from effects.cache_choice import CacheLike, cache_choice
 from effects.interpreter import Listener
 from effects.jobs import Edit, Parts, branch, go_on, open_log
 from effects.log.base import EventLog, RunInfo
@@ -62,6 +63,7 @@ def resume(
     context: object = None,
     policy: Policy | None = None,
     output_type: Any = None,
+    cache: CacheLike = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -76,7 +78,8 @@ def resume(
     passed here, and `policy` when limits are to be larger. Calls whose outcome is in the log are
     not made again. Calls that were in flight are made again (``on_uncertain="retry"``) or count as
     failed (``"fail"``). A finished run gives its result and makes no call. A run whose answer has
-    a type is given it again as `output_type`.
+    a type is given it again as `output_type`. It has the cache that it had, where that can be had
+    again, unless `cache` names another; ``"none"`` is none.
 
     Raises `RunNotFound`, `RunBusy` when somebody else leads the run, `LogCorrupt`, `UsageError`
     for a context that is gone or has changed, `ReplayDiverged` when a cell of the session does
@@ -89,6 +92,7 @@ def resume(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
+        cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -120,6 +124,7 @@ def fork(
     context: object = None,
     edit: Event | Edit | None = None,
     output_type: Any = None,
+    cache: CacheLike = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -151,6 +156,7 @@ def fork(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
+        cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
         prices=prices,
@@ -235,6 +241,7 @@ def _parts(
     subcall_adapter: ModelAdapter | None,
     adapters: Mapping[str, ModelAdapter] | None,
     output_type: Any,
+    cache: CacheLike,
     repl_backend: ReplFactory | None,
     repl_limits: ReplLimits | None,
     prices: Mapping[str, Price] | None,
@@ -254,6 +261,7 @@ def _parts(
     return Parts(
         adapters=known,
         log=target,
+        cache=cache_choice(cache, known),
         repl_backend=repl_backend,
         repl_limits=repl_limits or ReplLimits(),
         prices=dict(prices or {}),

@@ -5,7 +5,7 @@ What a reply cost is what its provider says; else what `cost_of` says, if anythi
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,6 +50,13 @@ async def call_model(
     reported = _cost((checked.meta or {}).get("cost_usd"))
     cost_usd = cost_of(effect.adapter, checked) if reported is None else reported
     return _replied(effect, checked, messages, elapsed(), cost_usd)
+
+
+def unknown_adapter(effect: CallModel, known: Iterable[str], clock_s: float) -> ModelFailed:
+    """The outcome of a call that names none of the run's adapters."""
+    there_are = ", ".join(sorted(known))
+    message = f"there is no model named {effect.adapter!r}; there are: {there_are}"
+    return _failed(effect, "bad_request", message, None, (0.0, clock_s))
 
 
 async def _complete(

@@ -23,10 +23,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, assert_never
 
 from effects.adapters.base import ModelAdapter
-from effects.calling import CostOf, call_model, no_cost
+from effects.caching import Caching
+from effects.calling import CostOf, call_model, no_cost, unknown_adapter
 from effects.context import Context
 from effects.keeping import Keeper
 from effects.log.base import EventLog
@@ -43,6 +45,7 @@ from rlm_fsm.event import (
     DeadlinePassed,
     Event,
     ModelFailed,
+    ModelReplied,
     ReplFailed,
     RunStarted,
     VariableRead,
@@ -115,6 +118,8 @@ class Interpreter:
     that waits for it has its intent in the log already."""
     cost_of: CostOf = no_cost
     """What a reply cost that its provider doesn't tell."""
+    caching: Caching = field(default_factory=Caching)
+    """What subcalls may be answered from."""
     snapshots: SnapshotRule = field(default_factory=SnapshotRule)
     """When sessions are written down, see `saving`."""
     answer_type: AnswerType | None = None
@@ -181,6 +186,7 @@ class Interpreter:
         state, events, effects = advance(self.state, arrived)
         self.log.append(self.run_id, seq, events)
         self.state = state
+        self.caching.committed(events)
         self._sessions.committed(seq, events)
         self._remember(events)
         self.publish(seq, events)
@@ -242,9 +248,7 @@ class Interpreter:
             case RunCode():
                 return await self._run_code(effect, began, lambda repl: self._start(repl, effect))
             case ResumeCode():
-                return await self._run_code(
-                    effect, began, lambda repl: repl.resume(effect.outcomes)
-                )
+                return await self._run_code(effect, began, lambda r: r.resume(effect.outcomes))
             case ReadVariable():
                 return await self._read(effect)
             case CheckAnswer():
@@ -257,28 +261,19 @@ class Interpreter:
     async def _call_model(self, effect: CallModel) -> Event:
         adapter = self.adapters.get(effect.adapter)
         if adapter is None:
-            known = ", ".join(sorted(self.adapters))
-            return ModelFailed(
-                frame=effect.frame,
-                call_id=effect.call_id,
-                error="bad_request",
-                message=f"there is no model named {effect.adapter!r}; there are: {known}",
-                clock_s=self._clock_s(),
-            )
+            return unknown_adapter(effect, self.adapters, self._clock_s())
         if self._threads is None and not hasattr(adapter, "acomplete"):
             self._threads = ThreadPoolExecutor(
                 self.state.options.max_concurrent_subcalls + 1, thread_name_prefix="rlm-adapter"
             )
-        async with self.gate:
-            began = self.clock()
-            return await call_model(
-                adapter,
-                self._texts.messages(self.state, effect),
-                effect,
-                threads=self._threads,
-                elapsed=lambda: (self.clock() - began, self._clock_s()),
-                cost_of=self.cost_of,
-            )
+        messages = self._texts.messages(self.state, effect)
+        make = partial(call_model, adapter, messages, effect, threads=self._threads)
+
+        async def call() -> ModelReplied | ModelFailed:
+            async with self.gate:
+                return await make(elapsed=self._stopwatch(), cost_of=self.cost_of)
+
+        return await self.caching.ask(effect, adapter, messages, call, self._stopwatch())
 
     def _start(self, repl: Repl, effect: RunCode) -> Awaitable[Paused | CodeResult]:
         repl.remember(self.state.frames[effect.frame].messages)
@@ -376,6 +371,7 @@ class Interpreter:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks, return_exceptions=True)
+        self.caching.release()
         await self._sessions.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -395,6 +391,11 @@ class Interpreter:
             return
         self._inbox.append(DeadlinePassed(clock_s=clock_s))
         self._arrived.set()
+
+    def _stopwatch(self) -> Callable[[], tuple[float, float]]:
+        """What tells the seconds since now, and the run's."""
+        began = self.clock()
+        return lambda: (self.clock() - began, self._clock_s())
 
     def _clock_s(self) -> float:
         return self.clock() - self._began

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory, repl_factory
+from effects.cache_choice import CacheChoice, again, caching_of, noting, recorded_as
 from effects.context import Context
 from effects.interpreter import Interpreter, Listener
 from effects.log.base import EventLog
@@ -64,6 +65,8 @@ class Parts:
     """None: the backend that the run's options name."""
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     """What models charge, by their names or the adapters', where the caller says so."""
+    cache: CacheChoice = None
+    """What subcalls may be answered from. None: a run that goes on has the cache that it had."""
     repl_limits: ReplLimits = ReplLimits()
     listeners: tuple[Listener, ...] = ()
     logger: logging.Logger
@@ -88,6 +91,7 @@ class Parts:
             "system": f"{platform.system()} {platform.machine()}",
             **({"repl": backend} if self.repl_backend is not None else {}),
             **{f"adapter.{name}": describe(a) for name, a in sorted(self.adapters.items())},
+            **recorded_as(self.cache),
             **self.labels,
         }
 
@@ -135,13 +139,15 @@ async def go_on(
         name = log.find(run_id)
         stack.enter_context(log.lead(name))
         check_begun(log, name)
+        had: dict[str, str] = {}
         interpreter = _interpreter(parts, log, name, on_changed_output)
-        interpreter.restore(logged.event for logged in log.load(name))
+        interpreter.restore(noting((logged.event for logged in log.load(name)), had))
         state = interpreter.state
         if state.status == "finished":
             return _ended(parts, interpreter)
         check_limit(state, policy)
         check_type(name, parts.answer_type, state.options.answer_schema)
+        parts = _with_cache(parts, had)
         options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
@@ -179,7 +185,9 @@ async def branch(
         tail = events[boundary : boundary + 1]
         if edit is not None:
             tail = [_edited(tail[0], edit, at)]
-        interpreter.restore(events[:boundary])
+        had: dict[str, str] = {}
+        interpreter.restore(noting(events[:boundary], had))
+        parts = _with_cache(parts, had)
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
@@ -220,6 +228,11 @@ def _own_start(
         environment=environment,
     )
     return [resumed, *tail]
+
+
+def _with_cache(parts: Parts, had: Mapping[str, str]) -> Parts:
+    """The parts of a run that goes on: with the cache that it had, unless one was chosen."""
+    return parts if parts.cache is not None else replace(parts, cache=again(had))
 
 
 def _options_now(parts: Parts, before: Options, changes: Mapping[str, Any]) -> Options:
@@ -278,6 +291,7 @@ def _interpreter(
         on_changed_output=on_changed_output,
         snapshots=_NEVER if parts.log == ":memory:" else parts.repl_limits.snapshots,
         gate=parts.gate,
+        caching=caching_of(parts.cache, log),
         answer_type=parts.answer_type,
     )
 
@@ -296,6 +310,7 @@ def _settle(
         interpreter.context = kept.reopen(interpreter.log, state.context)
     else:
         interpreter.context = kept.checked(context, state.context, "other texts were passed")
+    interpreter.caching = caching_of(parts.cache, interpreter.log)
     interpreter.open_repl = _sessions(parts, options, interpreter.seed)
     interpreter.cost_of = costs(parts.adapters, options.prices)
 

@@ -20,9 +20,11 @@ class RunUsage:
     steps: int
     """Turns of the root."""
     subcalls: int
-    """Subcalls of the whole tree, sub-runs included."""
+    """Subcalls of the whole tree, sub-runs included; not those that a cache answered."""
     model_calls: int
     """Model calls of the whole tree that ended."""
+    cache_hits: int = 0
+    """Calls that a cache answered, for nothing."""
     compactions: int = 0
     """Summaries of conversations, of the whole tree, that were used; they are among the calls."""
     prompt_tokens: int
@@ -80,6 +82,7 @@ def usage_of(state: RunState) -> RunUsage:
         steps=spent.steps,
         subcalls=spent.subcalls,
         model_calls=spent.model_calls,
+        cache_hits=spent.cache_hits,
         compactions=state.compactions,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,

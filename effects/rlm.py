@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory, repl_factory
+from effects.cache_choice import CacheLike, cache_choice
 from effects.context import Context
 from effects.interpreter import Appended, Listener
 from effects.jobs import Parts, begin, go_on
@@ -62,6 +63,7 @@ class RLM:
         repl_backend: str | ReplFactory = "python",
         repl_limits: ReplLimits | None = None,
         log: LogLike = None,
+        cache: CacheLike = None,
         store_context_chars: int = STORE_CONTEXT_CHARS,
         conversation_history: bool = True,
         max_history_tokens: int = 0,
@@ -100,8 +102,10 @@ class RLM:
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
         kind = None if output_type is None else answer_type(output_type)
+        known = adapters_of(root, subcall_adapter, adapters)
         self.parts = Parts(
-            adapters=adapters_of(root, subcall_adapter, adapters),
+            adapters=known,
+            cache=cache_choice(cache, known),
             prices=dict(prices or {}),
             log=log_target(log),
             repl_backend=repl_backend,

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from effects.adapters.fake import FakeAdapter, FakeRule
     from effects.adapters.openai_compat import OpenAICompatAdapter
     from effects.api import RLM, arun, fork, replay, resume, run, runs
+    from effects.caches.base import Cache, CachedReply, CacheRequest
+    from effects.caches.files import FileCache
     from effects.context import Context
     from effects.interpreter import Appended
     from effects.log.base import EventLog, RunInfo
@@ -74,6 +76,10 @@ _SHELL = {
     "resume": "effects.api",
     "run": "effects.api",
     "runs": "effects.api",
+    "Cache": "effects.caches.base",
+    "CachedReply": "effects.caches.base",
+    "CacheRequest": "effects.caches.base",
+    "FileCache": "effects.caches.files",
     "Context": "effects.context",
     "RunResult": "effects.result",
     "RunUsage": "effects.result",
@@ -108,10 +114,14 @@ __all__ = [
     "AdapterError",
     "Appended",
     "Budget",
+    "Cache",
+    "CacheRequest",
+    "CachedReply",
     "Context",
     "EventLog",
     "FakeAdapter",
     "FakeRule",
+    "FileCache",
     "Frame",
     "IllegalEvent",
     "Job",

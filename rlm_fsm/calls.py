@@ -38,6 +38,7 @@ from rlm_fsm.policy import (
     release_cost,
     reserve,
     settle,
+    uncounted,
 )
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, Pause, Phase, RunState
@@ -150,6 +151,7 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         cost_usd=replied.cost_usd if replied else None,
         seconds=event.clock_s,
         unpriced=replied is not None and replied.cost_usd is None and not replied.cache_hit,
+        cache_hit=replied is not None and replied.cache_hit,
     )
     if _keeps_to_cost(state.options) or call.call_id in spent.estimates_nusd:
         spent = _settle_cost(state.options, spent, call, replied)
@@ -173,8 +175,11 @@ def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ..
     return enqueue(put(state, evolve(frame, phase=Phase.WAITING, pause=pause)), calls)
 
 
-def deliver(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
-    """Give one host call its answer; resume the cell with the last one."""
+def deliver(state: RunState, call_id: CallId, outcome: Outcome, *, free: bool = False) -> Step:
+    """Give one host call its answer; resume the cell with the last one. `free`: only caches have
+    answered, and it doesn't count as a subcall."""
+    if free:
+        state = evolve(state, spent=uncounted(state.options.policy, state.spent))
     frame = state.frames[frame_of(call_id)]
     pause = frame.pause
     assert pause is not None, "only a waiting frame has calls to be answered"

@@ -5,17 +5,20 @@ from dataclasses import replace
 from rlm_fsm import calls, frames, guards, typed, verdicts
 from rlm_fsm.calls import Step, put
 from rlm_fsm.effect import CallModel
-from rlm_fsm.event import AnswerChecked
+from rlm_fsm.event import AnswerChecked, ModelReplied
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import attempt_id, first_of
+from rlm_fsm.reply import visible
 from rlm_fsm.state import Frame, RunState, TypedCall
 from rlm_fsm.values import Outcome, TextRef
 
 
-def check_reply(state: RunState, frame: Frame, call: CallModel, reply: str) -> Step:
+def check_reply(state: RunState, frame: Frame, call: CallModel, replied: ModelReplied) -> Step:
     """Check a subcall's reply against its schema."""
-    name = first_of(call.call_id)
-    checked = evolve(typed.typed_calls(frame)[name], replied=call, reply=reply)
+    name, reply = first_of(call.call_id), visible(replied.text)
+    asked = typed.typed_calls(frame)[name]
+    paid = asked.paid or not replied.cache_hit
+    checked = evolve(asked, replied=call, reply=reply, paid=paid)
     return put(state, _with_call(frame, call, checked)), (typed.check_call(frame, checked),)
 
 
@@ -51,13 +54,13 @@ def on_waiting_answer_checked(state: RunState, frame: Frame, event: AnswerChecke
     name = first_of(event.call_id)
     call = typed.typed_calls(frame)[name]
     if event.value is not None:
-        taken = calls.deliver(state, name, Outcome("text", event.value))
+        taken = calls.deliver(state, name, Outcome("text", event.value), free=not call.paid)
     elif call.attempts < typed.ATTEMPTS:
         taken = _ask_again(state, frame, call, event)
     else:
         found = typed.problems(state.options.profile, event)
         message = f"the reply doesn't fit the schema, asked {call.attempts} times:\n{found}"
-        taken = calls.deliver(state, name, Outcome("error", message))
+        taken = calls.deliver(state, name, Outcome("error", message), free=not call.paid)
     state, effects = taken
     state, more = calls.pump(state)
     return state, effects + more

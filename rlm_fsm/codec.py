@@ -113,7 +113,8 @@ def effect_hash(effect: Effect) -> str:
     """SHA-256 of an effect's kind and fields, as 64 hex digits: replay compares it.
 
     A call's fields are spelled by hand, in a fixed order: there is one for each of a thousand
-    subcalls, and the general way took a sixth of a step.
+    subcalls, and the general way took a sixth of a step. `sample` isn't among them: older hashes
+    lack it, and the call's id, which is, decides it.
     """
     if isinstance(effect, CallModel):
         prompt = effect.prompt

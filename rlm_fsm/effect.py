@@ -40,6 +40,9 @@ class CallModel:
     """Completion limit in tokens."""
     adapter: str
     """Which of the run's adapters: ``root``, ``subcall``, or a name that code asked for."""
+    sample: int = 0
+    """How many equal calls stand before it in its pause, when code asked for a reply to each:
+    caches keep them apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,11 +76,14 @@ class ModelReplied:
     reasoning: str | None = None
     """Reasoning that the provider returned apart from the reply: stored, never parsed."""
     cost_usd: float | None = None
-    """What the call cost, if known; never a guess."""
+    """What the call cost, if known; never a guess. None when a cache answered."""
     request_id: str | None = None
     """The provider's name for the call."""
     cache_hit: bool = False
-    """True when a cache answered: nothing was spent."""
+    """True when a cache answered, or another call in flight that asked the same: nothing was
+    spent, and `usage` is nought."""
+    cache_key: str = ""
+    """Under which key caches know the reply; empty when none was asked."""
     elapsed_s: float = 0.0
     """Seconds from the start of the call to its outcome."""
     clock_s: float = 0.0

@@ -231,13 +231,15 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     state = evolve(state, spent=spent)
     calls: list[CallModel] = []
     shaped = typed.begun(unique, state.options.profile)
+    samples = _samples(unique)
     for call_id, call in unique.items():
         if _recurses(frame, call, state.options):
             state, first = _open_child(state, child_frame(call_id), call)
             calls.append(first)
         else:
             prompt = shaped[call_id].prompt if call_id in shaped else call.prompt
-            calls.append(_subcall(frame.id, call_id, call, prompt, state.options))
+            sample = samples[call_id]
+            calls.append(_subcall(frame.id, call_id, call, prompt, state.options, sample))
     waiting = Pause(
         asked=tuple(asked),
         answers=pmap(known),
@@ -317,6 +319,16 @@ def _merge(
     return asked, unique
 
 
+def _samples(calls: Mapping[CallId, HostCall]) -> dict[CallId, int]:
+    """How many equal calls stand before each: none, but where code asked for all of them."""
+    seen: dict[HostCall, int] = {}
+    found: dict[CallId, int] = {}
+    for call_id, call in calls.items():
+        found[call_id] = seen.get(call, 0)
+        seen[call] = found[call_id] + 1
+    return found
+
+
 def _recurses(frame: Frame, call: HostCall, options: Options) -> bool:
     if call.schema is not None:
         return False
@@ -340,7 +352,7 @@ def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[Run
 
 
 def _subcall(
-    frame_id: FrameId, call_id: CallId, call: HostCall, prompt: str, options: Options
+    frame_id: FrameId, call_id: CallId, call: HostCall, prompt: str, options: Options, sample: int
 ) -> CallModel:
     return CallModel(
         frame=frame_id,
@@ -349,4 +361,5 @@ def _subcall(
         prompt=TextRef.of(prompt),
         max_tokens=call.max_tokens or options.subcall_max_tokens,
         adapter=call.model or "subcall",
+        sample=sample,
     )

@@ -209,12 +209,13 @@ def on_waiting_effect_started(state: RunState, _: Frame, __: EffectStarted) -> S
 def on_waiting_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
     """A subcall is answered: the next queued call starts; the last answer resumes the cell.
 
-    A reply that must fit a schema is checked first.
+    A reply that must fit a schema is checked first. What a cache answered isn't counted.
     """
     state, call = calls.ended(state, event)
     if first_of(call.call_id) in typed_calls(frame):
-        return _then_pump(checks.check_reply(state, frame, call, visible(event.text)))
-    return _then_pump(calls.deliver(state, call.call_id, Outcome("text", visible(event.text))))
+        return _then_pump(checks.check_reply(state, frame, call, event))
+    answer = Outcome("text", visible(event.text))
+    return _then_pump(calls.deliver(state, call.call_id, answer, free=event.cache_hit))
 
 
 def on_waiting_model_failed(state: RunState, _: Frame, event: ModelFailed) -> Step:
@@ -373,8 +374,7 @@ def _at(state: RunState, clock_s: float) -> RunState:
 
 
 def _said(event: ModelReplied, words: Profile) -> Message:
-    """The reply as the conversation keeps it: without reasoning, and never empty, since services
-    refuse empty messages."""
+    """The reply as the conversation keeps it: without reasoning; never empty: that is refused."""
     return Message("assistant", visible(event.text) or words.empty_reply)
 
 

@@ -14,6 +14,9 @@ Rules:
 4. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
    the dearest token that the adapter has charged so far. A call whose cost stays unknown counts
    against the limit with its estimate, and is never told as a cost.
+5. What a cache answers is free: all that was reserved is given back, the place among
+   `max_subcalls` too. It is reserved like any call all the same: that it is a hit is only known
+   once the call was allowed to start. (Code that repeats itself for ever is stopped: `FREE_HITS`.)
 """
 
 from dataclasses import dataclass, field, fields
@@ -28,6 +31,9 @@ from rlm_fsm.price import NANO_USD
 from rlm_fsm.values import Usage, estimate_tokens
 
 OnLimit = Literal["finalize", "raise"]
+FREE_HITS = 20
+"""Cache hits for each subcall that a policy allows, before hits count as subcalls. Code that asks
+the same for ever would go on for ever else; and 20 times all that is allowed is a lot to repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,9 @@ class Policy:
     max_steps: int = 40
     """Turns of the root frame. 0 makes no model call. (The seed runtime's default.)"""
     max_subcalls: int = 200
-    """Subcalls made by code anywhere in the tree, identical prompts of a batch counted once."""
+    """Subcalls made by code anywhere in the tree, identical prompts of a batch counted once, and
+    those that a cache answers not at all. A batch must fit into what is left as a whole, before
+    anybody knows which of its calls a cache will answer."""
     max_recursion_depth: int = 1
     """Depth of recursive sub-runs. 1 leaves it to the run's own option; more caps both."""
     max_total_tokens: int | None = 200_000
@@ -81,9 +89,11 @@ class Spent:
     steps: int = 0
     """Turns that the root has begun."""
     subcalls: int = 0
-    """Subcalls begun anywhere, sub-runs included."""
+    """Subcalls begun anywhere, sub-runs included; not those that a cache has answered."""
     model_calls: int = 0
-    """Model calls that ended, with a reply or without."""
+    """Model calls that ended, with a reply or without; cache hits are none."""
+    cache_hits: int = 0
+    """Calls that a cache answered."""
     usage: Usage = Usage()
     """Tokens of all calls that ended."""
     subcall_tokens: int = 0
@@ -155,15 +165,17 @@ def settle(
     cost_usd: float | None,
     seconds: float,
     unpriced: bool = False,
+    cache_hit: bool = False,
 ) -> Spent:
     """Replace a reservation of `tokens` by the bill of the call that ended at `seconds`.
 
-    `unpriced`: it was answered, and nobody knows what it cost.
+    `unpriced`: it was answered, and nobody knows what it cost. `cache_hit`: a cache answered it.
     """
     below = tokens if below_root else 0
     return evolve(
         spent,
-        model_calls=spent.model_calls + 1,
+        model_calls=spent.model_calls + (not cache_hit),
+        cache_hits=spent.cache_hits + cache_hit,
         usage=spent.usage + usage,
         subcall_tokens=spent.subcall_tokens + (usage.total_tokens if below_root else 0),
         cost_usd=spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd,
@@ -172,6 +184,14 @@ def settle(
         reserved_tokens=spent.reserved_tokens - tokens,
         reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
     )
+
+
+def uncounted(policy: Policy, spent: Spent) -> Spent:
+    """What was spent, without a subcall that only caches have answered; unless there were
+    `FREE_HITS` of these for each subcall that is allowed."""
+    if spent.cache_hits > FREE_HITS * policy.max_subcalls:
+        return spent
+    return evolve(spent, subcalls=spent.subcalls - 1)
 
 
 def release_cost(spent: Spent, call_id: CallId, *, keep: bool) -> Spent:

@@ -89,6 +89,8 @@ class TypedCall:
     """The attempt whose reply is being checked."""
     reply: str = ""
     """That reply."""
+    paid: bool = False
+    """Whether any attempt was answered by a model, and not by a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from machine import TEXT, Machine, code, kinds, names, replied
 
 from rlm_fsm import fold
 from rlm_fsm.budget_line import left
+from rlm_fsm.effect import ResumeCode
 from rlm_fsm.errors import IllegalEvent, UsageError
 from rlm_fsm.event import CodePaused, DeadlinePassed, ModelFailed, RunResumed, RunStarted
 from rlm_fsm.options import Options
-from rlm_fsm.policy import Policy
+from rlm_fsm.policy import FREE_HITS, Policy
 from rlm_fsm.price import AdapterPrice, Price
 from rlm_fsm.state import Phase, RunState
 from rlm_fsm.values import HostCall, Usage
@@ -132,6 +133,63 @@ def test_going_on_with_longer_prompts_reserves_for_them_and_leaves_nothing_behin
     machine.reply("B", "0.2")
     spent = machine.state.spent
     assert (spent.reserved_tokens, spent.reserved_subcall_tokens) == (0, 0)
+
+
+# -- what caches answer ---------------------------------------------------------------------------
+
+
+def test_a_hit_gives_back_all_that_was_reserved_for_it():
+    policy = Policy(max_cost_usd=1, max_total_tokens=10_000, max_subcall_tokens=5_000)
+    machine = begun(policy, prices=priced(0, 1_000))
+    before = machine.state.spent
+    machine.pause("a", "b")
+    machine.reply("A", "0.1", tokens=0, cache_hit=True)
+    machine.reply("B", "0.2", tokens=0, cache_hit=True)
+    after = machine.state.spent
+    assert after == replace(before, cache_hits=2), "nothing else has changed"
+    assert machine.frame().subcalls == 2, "guards that want a subcall have one"
+
+
+def test_a_hit_makes_room_for_calls_that_a_cost_limit_held_back():
+    policy = Policy(max_cost_usd=0.25)
+    machine = begun(policy, prices=priced(0, 1_000), max_concurrent_subcalls=2)
+    machine.pause("a", "b", "c", "d")
+    machine.reply("A", "0.1", tokens=0, cache_hit=True)
+    machine.reply("B", "0.2", tokens=0, cache_hit=True)
+    assert sorted(machine.state.calls) == ["0.3", "0.4"]
+
+
+def test_code_that_asks_what_is_cached_for_ever_comes_to_an_end():
+    machine = begun(Policy(max_subcalls=2))
+    hits = 0
+    while machine.pause("again")[0].__class__ is not ResumeCode:
+        machine.reply("A", tokens=0, cache_hit=True)
+        hits += 1
+    assert hits == FREE_HITS * 2 + 2
+
+
+@given(st.data(), st.integers(1, 5))
+def test_no_order_of_hits_and_bills_loses_or_invents_anything(data: st.DataObject, window: int):
+    policy = Policy(max_subcalls=20, max_cost_usd=5, max_total_tokens=10**6)
+    options = {"prices": priced(0, 1_000), "max_concurrent_subcalls": window}
+    machine = begun(policy, **options)
+    hits = paid = 0
+    for turn in range(3):
+        before = machine.state.spent.subcalls
+        machine.pause(*(f"{turn} {n}" for n in range(data.draw(st.integers(1, 5)))))
+        while machine.state.calls:
+            call = data.draw(st.sampled_from(sorted(machine.state.calls)))
+            is_hit = data.draw(st.booleans())
+            cost = {} if is_hit else {"cost_usd": 0.01}
+            machine.reply("x", call, tokens=0 if is_hit else 7, cache_hit=is_hit, **cost)
+            hits, paid = hits + is_hit, paid + (not is_hit)
+        assert machine.state.spent.subcalls - before >= 0
+    spent = machine.state.spent
+    assert (spent.subcalls, spent.cache_hits, spent.model_calls) == (paid, hits, paid + 1)
+    assert (spent.reserved_tokens, spent.reserved_nusd) == (0, 0)
+    assert spent.usage.total_tokens == 10 + 7 * paid
+    assert spent.cost_usd == pytest.approx(0.01 * paid)
+    assert spent.unpriced_calls == 0
 
 
 # -- time -----------------------------------------------------------------------------------------

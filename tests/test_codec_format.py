@@ -128,6 +128,7 @@ SAMPLES: tuple[Event, ...] = (
         cost_usd=0.00125,
         request_id="r-1",
         cache_hit=True,
+        cache_key="d" * 64,
         elapsed_s=0.25,
         clock_s=1.5,
     ),
@@ -224,6 +225,8 @@ def as_version_1(event: Event, options: Options) -> Event:
             return replace(event, options=options)
         case Cancelled():
             return replace(event, clock_s=0.0)
+        case ModelReplied():
+            return replace(event, cache_key="")
         case CodePaused():
             return replace(event, calls=event.calls[:2], now_s=None)
         case RunFinished():

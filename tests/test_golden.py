@@ -8,6 +8,7 @@ the difference: commit it only if you understand why it changed.
     reply CALL TEXT                     a model call is answered; \n is a line break
     reply CALL TEXT ; CALL TEXT         several that arrive together
     fail CALL KIND                      a model call fails
+    hit CALL TEXT                       a cache answers a model call
     pause FRAME PROMPT | PROMPT ...     the cell of a frame asks; also `pause1` (one by one)
                                         and `recurse` (sub-runs)
     ran FRAME OUTPUT                    the cell of a frame ends; also `raised FRAME MESSAGE`
@@ -82,6 +83,8 @@ def play(machine: Machine, command: str) -> list[str]:
             machine.send(*(replied(machine.call(call), said) for call, said in parts))
         case "fail":
             machine.fail(frame, text)
+        case "hit":
+            machine.send(replied(machine.call(frame), text, 0, cache_hit=True))
         case "pause" | "pause1" | "recurse":
             recursive = True if verb == "recurse" else None
             prompts = text.split(" | ")
@@ -134,7 +137,7 @@ def play(machine: Machine, command: str) -> list[str]:
 def event_line(event: Event) -> str:
     """An event in a line: kind, call, and what it says."""
     said = {
-        "ModelReplied": lambda: repr(event.text),
+        "ModelReplied": lambda: repr(event.text) + " from the cache" * event.cache_hit,
         "ModelFailed": lambda: event.error,
         "CodePaused": lambda: f"{len(event.calls)} calls",
         "CodeExecuted": lambda: executed_line(event),

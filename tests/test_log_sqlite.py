@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from effects.log import SqliteLog
-from effects.log.schema import APPLICATION_ID, SCHEMA_VERSION
+from effects.log.schema import APPLICATION_ID, SCHEMA_VERSION, version_of
 from rlm_fsm.errors import LogConflict, LogError, LogForeign, LogNewer, UsageError
 from tests.log_contract import (
     LONG,
@@ -309,3 +309,27 @@ def test_what_is_new_is_what_the_log_grows_by(path: Path) -> None:
 
     base, few, many = size_of(0), size_of(50), size_of(400)
     assert (many - base) / 400 <= 1.3 * (few - base) / 50
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_file_that_another_makes_while_it_is_looked_at_is_no_foreign_one(
+    path: Path, place: int
+) -> None:
+    class Interrupted:
+        """A connection; before its statement number `place` another process makes the log."""
+
+        def __init__(self) -> None:
+            self.connection = sqlite3.connect(path)
+            self.statements = 0
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if self.statements == place:
+                SqliteLog(path).close()
+            self.statements += 1
+            return self.connection.execute(statement)
+
+    looked = Interrupted()
+    try:
+        assert version_of(looked, "log") in (0, SCHEMA_VERSION)  # type: ignore[arg-type]
+    finally:
+        looked.connection.close()

@@ -326,6 +326,13 @@ class AnySchedule(RuleBasedStateMachine):
             assert cost <= policy.max_cost_usd + self.over_cost_usd + 1e-9
 
     @invariant()
+    def hits_and_calls_are_told_apart(self) -> None:
+        spent = self.state.spent
+        ended = [e for e in self.events if isinstance(e, ModelReplied | ModelFailed)]
+        hits = [e for e in ended if isinstance(e, ModelReplied) and e.cache_hit]
+        assert (spent.cache_hits, spent.model_calls) == (len(hits), len(ended) - len(hits))
+
+    @invariant()
     def costs_are_set_aside_for_calls_in_flight_alone(self) -> None:
         spent = self.state.spent
         assert set(spent.estimates_nusd) <= set(self.state.calls)
@@ -405,7 +412,9 @@ class AnySchedule(RuleBasedStateMachine):
     def check_budget(self, before: RunState) -> None:
         old, new = before.spent, self.state.spent
         assert new.usage.total_tokens >= old.usage.total_tokens
-        assert (new.subcalls, new.model_calls) >= (old.subcalls, old.model_calls)
+        assert new.model_calls >= old.model_calls
+        assert new.cache_hits >= old.cache_hits
+        assert new.subcalls >= old.subcalls - (new.cache_hits - old.cache_hits) >= 0
         assert (new.cost_usd or 0) >= (old.cost_usd or 0)
         assert new.seconds >= old.seconds
 
@@ -419,6 +428,8 @@ class AnySchedule(RuleBasedStateMachine):
         text = data.draw(SUMMARIES if call.purpose == "compaction" else self.replies)
         if call.purpose == "subcall":
             self.told[call.call_id] = Outcome("text", visible(text))
+            if data.draw(st.integers(0, 3)) == 0:
+                return ModelReplied(**named, text=text, cache_hit=True, cache_key="k" * 64)
         billed = data.draw(st.integers(0, 400))
         self.over_estimate += max(0, billed - self.reserved(call))
         cost = data.draw(st.sampled_from([None, 0.001, 0.01]))

@@ -279,6 +279,7 @@ def row(
         steps=1,
         subcalls=0,
         model_calls=1,
+        cache_hits=0,
         prompt_tokens=tokens,
         completion_tokens=0,
         total_tokens=tokens,

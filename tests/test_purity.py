@@ -35,7 +35,7 @@ PURE = {
     "rlm_fsm",
 }
 SHELL = ("effects", "httpx", "sqlite3", "rich", "asyncio", "socket", "subprocess", "threading")
-SIBLINGS = {"log", "adapters", "repls", "typed", "view"}
+SIBLINGS = {"log", "adapters", "caches", "repls", "typed", "view"}
 """Folders of the shell that don't know each other."""
 COMPOSED = {"interpreter", "api", "cli", "commands", "demo", "many"}
 """What puts them together; nothing below may import it."""

@@ -21,7 +21,7 @@ from effects.view.live import LiveView
 from effects.view.plain import PlainView, line
 from effects.view.show import show_run
 from effects.view.table import ago
-from rlm_fsm import Appended, FakeAdapter, Policy, fold, run
+from rlm_fsm import Appended, FakeAdapter, FileCache, Policy, fold, run
 from rlm_fsm.adapters import AdapterError
 from rlm_fsm.event import Event
 from rlm_fsm.trace import trace
@@ -116,6 +116,18 @@ def test_a_follower_knows_how_many_calls_of_a_batch_are_answered() -> None:
     assert (began.fn, began.asked, began.made) == ("llm_batch", 3, 2)
     ended = next(item for item in kept.items if isinstance(item, CallsEnded))
     assert (ended.made, ended.failed) == (2, 0)
+
+
+def test_what_a_cache_answered_is_told(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache")
+    for _ in range(2):
+        kept = events_of([fenced(BATCH), "FINAL: x"], cache=cache)
+    batch, *_, end = [text for text in plain(kept) if "cache" in text]
+    assert re.fullmatch(r"2 subcalls answered in .* s, 2 from the cache", batch)
+    assert re.match(r"finished: 2 turns, 2 cache hits, .* tokens, .* s", end)
+    assert "2 from the cache" in live(kept)
+    assert "2 of 2 from the cache" in shown(kept)
+    assert shown(kept, full=True).count("from the cache") == 2
 
 
 def test_a_follower_tells_each_block_of_a_reply_as_a_cell() -> None:

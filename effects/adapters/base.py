@@ -17,7 +17,8 @@ class ModelAdapter(Protocol):
     `messages` are dicts with ``role`` (``system``, ``user``, ``assistant``) and ``content``;
     an adapter must not change them. An adapter may also have
     ``async acomplete(messages, *, max_tokens, temperature)`` (preferred when present),
-    ``async aclose()`` and ``model: str``.
+    ``async aclose()``, ``model: str``, and ``identity``: a mapping, without secrets, of all that
+    its answers depend on besides the arguments; caches go by it, or else by class and model.
     """
 
     def complete(

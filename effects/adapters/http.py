@@ -25,6 +25,7 @@ from asyncio import get_running_loop
 from asyncio import timeout as async_timeout
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Generic, Self, TypeVar
 
 import httpx
@@ -99,6 +100,7 @@ class Endpoint:
         self._deadline_s = deadline
         self._max_retries = max_retries
         self._backoff = backoff or Backoff()
+        self._asks = _asked_of(self._url, headers)
         self._redact = Redactor([*secrets, *_secrets_in(self._url, headers)])
         self._clients = Clients(functools.partial(new_client, self._url))
 
@@ -106,6 +108,12 @@ class Endpoint:
     def shown_url(self) -> str:
         """The URL without query and user."""
         return self._redact(str(self._url.copy_with(query=None, fragment=None, userinfo=b"")))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What its answers depend on, for caches: the URL, and a hash of what else is sent with
+        every request. Who asks isn't in it: keys may be changed."""
+        return {"url": self.shown_url, **({"sent": self._asks} if self._asks else {})}
 
     def __repr__(self) -> str:
         return f"Endpoint({self.shown_url!r})"
@@ -239,6 +247,12 @@ class HttpAdapter(ABC):
         """Where it asks, without query and user: price lists tell providers apart by it."""
         return self._endpoint.shown_url
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What its answers depend on besides a call's own arguments, without secrets: caches tell
+        adapters apart by it. A subclass with parameters of its own adds them."""
+        return {"model": self.model, **self._endpoint.identity}
+
     @abstractmethod
     async def acomplete(
         self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.0
@@ -342,6 +356,17 @@ def _secrets_in(url: httpx.URL, headers: Mapping[str, str]) -> list[str]:
     found = [value for name, value in named if any(part in name.lower() for part in _SECRET_NAMES)]
     # "Bearer abc": the secret is what follows the scheme.
     return [url.password or url.username, *(value.rpartition(" ")[2] for value in found)]
+
+
+def _asked_of(url: httpx.URL, headers: Mapping[str, str]) -> str:
+    """A hash of a URL's query and of headers, secrets left out; empty when there is nothing else.
+
+    A version of an API, or a provider behind a gateway, may be chosen there.
+    """
+    named = [("?" + name, value) for name, value in url.params.multi_items()]
+    named += [(name.lower(), value) for name, value in headers.items()]
+    shown = [p for p in named if not any(part in p[0].lower() for part in _SECRET_NAMES)]
+    return sha256(ascii(sorted(shown)).encode()).hexdigest()[:16] if shown else ""
 
 
 def _failure_of_transport(error: Exception) -> Failure:

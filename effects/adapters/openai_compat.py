@@ -7,8 +7,10 @@ without it, and this adapter remembers.
 
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
+from effects.adapters.bodies import encoded
 from effects.adapters.chat_completions import adapted, payload_of, response_of
 from effects.adapters.faults import Backoff
 from effects.adapters.http import Endpoint, HttpAdapter
@@ -69,6 +71,15 @@ class OpenAICompatAdapter(HttpAdapter):
         super().__init__(model, endpoint)
         self._renames_max_tokens = False
         self._omits_temperature = False
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """As `HttpAdapter.identity`, with a hash of `extra`: it may hold what is nobody's
+        business."""
+        if not self._extra:
+            return super().identity
+        extra = sha256(encoded(self._extra)).hexdigest()[:16]
+        return {**super().identity, "extra": extra}
 
     async def acomplete(
         self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.0

@@ -124,6 +124,12 @@ WORK_OPTIONS = (
         help=f"subcalls at the same time (default {_DEFAULTS.max_concurrent_subcalls})",
     ),
     Option(
+        name="cache",
+        metavar="WHERE",
+        help="don't ask again what was answered before: a folder for replies to subcalls, log for "
+        "those in the log itself, or none",
+    ),
+    Option(
         name="max-history-tokens",
         metavar="N",
         convert=whole(0),
@@ -196,6 +202,16 @@ def policy_given(arguments: Namespace, before: Policy) -> Policy:
 def prices_given(arguments: Namespace) -> dict[str, Price]:
     """What models charge, as far as it was given."""
     return dict(arguments.price or {})
+
+
+def cache_given(arguments: Namespace) -> dict[str, Any]:
+    """The cache that was given, by the name of `RLM`'s argument."""
+    given = getattr(arguments, "cache", None)
+    if given in (None, "log", "none"):
+        return {} if given is None else {"cache": given}
+    from effects.caches.files import FileCache
+
+    return {"cache": FileCache(given)}
 
 
 def limits_given(arguments: Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from effects.commands.choices import (
     MODEL_OPTIONS,
     WORK_OPTIONS,
     as_recorded,
+    cache_given,
     limits_given,
     make_adapters,
     options_given,
@@ -47,6 +48,7 @@ from rlm_fsm.state import RunState
 _MODEL = tuple(option for option in MODEL_OPTIONS if option.name in ("model", "subcall-model"))
 _URL = tuple(option for option in MODEL_OPTIONS if option.name == "base-url")
 _REST = tuple(option for option in MODEL_OPTIONS if option not in (*_MODEL, *_URL))
+_CACHE = as_recorded([option for option in WORK_OPTIONS if option.name == "cache"])
 _OUTPUT = (LOG, JSON, QUIET, NO_COLOR)
 _MODELS_TITLE = "model (the names as in the log, unless given)"
 _LIMITS_TITLE = "limits (as in the log, unless given)"
@@ -57,6 +59,7 @@ RESUME_GROUPS: dict[str, tuple[Option, ...]] = {
     "going on": (
         CONTEXT,
         ISOLATION,
+        *_CACHE,
         Option(
             name="on-uncertain",
             metavar="WHAT",
@@ -124,6 +127,7 @@ def resume(arguments: Namespace, environment: Mapping[str, str]) -> int:
             logger=silent_logger(),
             **given,
             **limits_given(arguments),
+            **cache_given(arguments),
         )
         with opened(log, record.run_id) as log_, log_.lead(record.run_id):
             pass  # Raises `RunBusy`: nothing is said of a run that somebody works on.
@@ -173,6 +177,7 @@ def fork(arguments: Namespace, environment: Mapping[str, str]) -> int:
             **_models(arguments, environment, record),
             **changes,
             **limits_given(arguments),
+            **cache_given(arguments),
         )
         if not terminal.is_quiet:
             what = f"another text in event {at:,}" if edit is not None else f"event {at:,}"

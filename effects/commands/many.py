@@ -10,6 +10,7 @@ from effects.commands.choices import (
     LIMIT_OPTIONS,
     MODEL_OPTIONS,
     WORK_OPTIONS,
+    cache_given,
     make_adapters,
     options_given,
     policy_given,
@@ -140,6 +141,7 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
                 **{name: value for name, value in counts.items() if value is not None},
                 **make_adapters(arguments, environment),
                 **options_given(arguments),
+                **cache_given(arguments),
             )
     except KeyboardInterrupt:
         if not view.name:

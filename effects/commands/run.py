@@ -11,6 +11,7 @@ from effects.commands.choices import (
     LIMIT_OPTIONS,
     MODEL_OPTIONS,
     WORK_OPTIONS,
+    cache_given,
     limits_given,
     make_adapters,
     options_given,
@@ -64,6 +65,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
         **make_adapters(arguments, environment),
         **options_given(arguments),
         **limits_given(arguments),
+        **cache_given(arguments),
     )
     context = read_context(arguments.paths)
     for name, reason in context.skipped if not terminal.is_quiet else ():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from rlm_fsm.event import Event, Status
+from rlm_fsm.event import Event, ModelReplied, Status
 from rlm_fsm.ids import FrameId, RunId
 
 KEPT_SNAPSHOTS = 2
@@ -140,6 +140,12 @@ class EventLog(Protocol):
 
     def blob(self, hash: str) -> str | None:
         """A kept text, or None."""
+        ...
+
+    def answer(self, key: str) -> ModelReplied | None:
+        """The newest reply of any run whose `cache_key` this is; None when there is none that is
+        whole. Found by an index, however long the log is.
+        """
         ...
 
     def save_snapshot(self, run_id: RunId, frame: FrameId, seq: int, data: bytes) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from effects.log.base import KEPT_SNAPSHOTS, Lease, Logged, RunInfo, Snapshot
 from effects.log.writing import check_id, standing
 from rlm_fsm.errors import LogConflict, RunBusy, RunNotFound, UsageError
-from rlm_fsm.event import Event, RunStarted
+from rlm_fsm.event import Event, ModelReplied, RunStarted
 from rlm_fsm.ids import FrameId, RunId
 from rlm_fsm.values import text_hash
 
@@ -40,6 +40,8 @@ class MemoryLog:
         self._runs: dict[RunId, _Run] = {}
         self._texts: dict[str, str] = {}
         self._led: dict[RunId, int] = {}
+        self._answers: dict[str, ModelReplied] = {}
+        """The newest reply by its `cache_key`."""
 
     @property
     def path(self) -> str:
@@ -60,7 +62,7 @@ class MemoryLog:
         if run is None:
             check_id(run_id)
             run = self._runs[run_id] = _Run(generation=self._led.get(run_id, 0))
-        return _extend(run, events)
+        return self._extend(run, events)
 
     def lead(self, run_id: RunId) -> Lease:
         """Become the one that works on a run; see `EventLog.lead`."""
@@ -94,7 +96,7 @@ class MemoryLog:
             parent_seq=at,
             generation=self._led.get(run_id, 0),
         )
-        return _extend(run, events)
+        return self._extend(run, events)
 
     def load(self, run_id: RunId, *, until: int | None = None) -> Iterator[Logged]:
         """The events of a run, in order; see `EventLog.load`."""
@@ -135,6 +137,10 @@ class MemoryLog:
         """A kept text, or None."""
         return self._texts.get(hash)
 
+    def answer(self, key: str) -> ModelReplied | None:
+        """The newest reply with this key; see `EventLog.answer`."""
+        return self._answers.get(key)
+
     def save_snapshot(self, run_id: RunId, frame: FrameId, seq: int, data: bytes) -> None:
         """Keep what a frame's session is; see `EventLog.save_snapshot`."""
         run = self._runs.get(run_id)
@@ -166,6 +172,14 @@ class MemoryLog:
     def close(self) -> None:
         """Nothing is to be released."""
 
+    def _extend(self, run: _Run, events: Sequence[Event]) -> int:
+        run.events += events
+        run.at += [datetime.now(UTC)] * len(events)
+        for event in events:
+            if isinstance(event, ModelReplied) and event.cache_key:
+                self._answers[event.cache_key] = event
+        return len(run.events)
+
     def _run(self, run_id: RunId) -> _Run:
         run = self._runs.get(run_id)
         if run is None:
@@ -180,12 +194,6 @@ def _check_order(seq: int, events: Sequence[Event]) -> None:
     for number, event in enumerate(events, seq):
         if isinstance(event, RunStarted) != (number == 0):
             raise UsageError("RunStarted is a run's first event, and only its first")
-
-
-def _extend(run: _Run, events: Sequence[Event]) -> int:
-    run.events += events
-    run.at += [datetime.now(UTC)] * len(events)
-    return len(run.events)
 
 
 def _info(run_id: RunId, run: _Run) -> RunInfo:

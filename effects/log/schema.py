@@ -74,6 +74,14 @@ _SNAPSHOTS = """CREATE TABLE snapshots (   -- a cache: may be emptied at any tim
   data BLOB NOT NULL,   -- compressed; only the session's backend understands it
   PRIMARY KEY (run_id, frame, seq)
 ) STRICT"""
+_KEY_AT = 'instr(substr(data, 1, 31), \'"cache_key":"\')'
+"""Where the key of a reply is named, 0 for nowhere: JSON is canonical, so only ``cache_hit`` may
+stand before it. Not `json_extract`: in an index, SQLite before 3.41 takes it for unsafe, and it
+fails where a damaged row is no JSON, which is for the one who reads its run to say."""
+HAS_KEY: Final = f"kind = 'ModelReplied' AND {_KEY_AT} > 0"
+CACHE_KEY: Final = f"substr(data, {_KEY_AT} + 13, 64)"
+_ANSWERS = f"""CREATE INDEX events_answers   -- replies that a cache may give again
+ON events ({CACHE_KEY}) WHERE {HAS_KEY}"""
 
 _TRIGGERS = (
     # A fork's first event follows the last one that it shares.
@@ -95,8 +103,10 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
 
     Raises `LogForeign` and `LogNewer`, and `sqlite3.Error`; nothing is written.
     """
-    owner = _number(connection, "PRAGMA application_id")
+    # In this order: another process may make the file meanwhile, and it does all three at once.
+    tables = _number(connection, "SELECT count(*) FROM sqlite_master")
     version = _number(connection, "PRAGMA user_version")
+    owner = _number(connection, "PRAGMA application_id")
     if owner == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise LogNewer(
@@ -105,7 +115,7 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
                 path=path,
             )
         return version
-    if owner or version or _number(connection, "SELECT count(*) FROM sqlite_master"):
+    if owner or version or tables:
         raise foreign(path, "it is a SQLite database of another program")
     return 0
 
@@ -148,7 +158,11 @@ def _v2_snapshots(db: "Database") -> None:
     db.conn.execute(_SNAPSHOTS)
 
 
-_STEPS: tuple[Callable[["Database"], None], ...] = (_v1_tables, _v2_snapshots)
+def _v2_answers(db: "Database") -> None:
+    db.conn.execute(_ANSWERS)
+
+
+_STEPS: tuple[Callable[["Database"], None], ...] = (_v1_tables, _v2_snapshots, _v2_answers)
 """The migrations, oldest first."""
 
 

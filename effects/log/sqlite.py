@@ -29,7 +29,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from effects.log import inserting, snapshots
+from effects.log import answers, inserting, snapshots
 from effects.log.base import Lease, Logged, RunInfo, Snapshot
 from effects.log.chain import GENESIS
 from effects.log.checking import RunCheck, check_run
@@ -51,7 +51,7 @@ from effects.log.transactions import tidy, translated, writing
 from effects.log.writing import check_id, check_order, showable
 from rlm_fsm.codec import encode
 from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, RunBusy, RunNotFound, UsageError
-from rlm_fsm.event import Event, RunStarted
+from rlm_fsm.event import Event, ModelReplied, RunStarted
 from rlm_fsm.ids import FrameId, RunId
 
 Durability = Literal["disk", "process"]
@@ -222,6 +222,11 @@ class SqliteLog:
             raise LogCorrupt(
                 f"{self._path}: {error}. Restore the log from a copy.", path=self._path
             ) from error
+
+    def answer(self, key: str) -> ModelReplied | None:
+        """The newest reply with this key; see `EventLog.answer`."""
+        with self._translated():
+            return answers.newest(self._cursor, key, self._sound_blob)
 
     def save_snapshot(self, run_id: RunId, frame: FrameId, seq: int, data: bytes) -> None:
         """Keep what a frame's session is after event `seq`; see `EventLog.save_snapshot`."""

@@ -65,6 +65,7 @@ class JobResult:
             "steps": used.steps if used else 0,
             "subcalls": used.subcalls if used else 0,
             "model_calls": used.model_calls if used else 0,
+            "cache_hits": used.cache_hits if used else 0,
             "prompt_tokens": used.prompt_tokens if used else 0,
             "completion_tokens": used.completion_tokens if used else 0,
             "total_tokens": used.total_tokens if used else 0,

@@ -125,6 +125,7 @@ class CallsEnded:
     made: int
     failed: int
     elapsed_s: float
+    cache_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +177,7 @@ class _Batch:
     made: int
     began_s: float
     failed: int = 0
+    cache_hits: int = 0
 
 
 class Follower:
@@ -302,8 +304,9 @@ class Follower:
                 )
             ]
         batch = self._batches.get(event.frame)
-        if batch is not None and error:
-            batch.failed += 1
+        if batch is not None:
+            batch.failed += error is not None
+            batch.cache_hits += isinstance(event, ModelReplied) and event.cache_hit
         return [
             CallEnded(
                 frame=event.frame,
@@ -344,6 +347,7 @@ class Follower:
                     made=batch.made,
                     failed=batch.failed,
                     elapsed_s=self._clock_s - batch.began_s,
+                    cache_hits=batch.cache_hits,
                 )
             )
             if not self._batches:

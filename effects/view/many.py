@@ -62,6 +62,8 @@ class Totals:
         self._done_tokens = 0
         self._done_cost: float | None = None
         self._live: dict[str, tuple[Usage, float | None]] = {}
+        self.cache_hits = 0
+        """Calls that a cache answered now; what earlier processes had isn't counted."""
 
     def begin(self, name: str, jobs: int) -> None:
         """Take the batch's size."""
@@ -74,6 +76,8 @@ class Totals:
                 self.going_on.add(event.run_id)
             case RunFinished():
                 self.going_on.discard(event.run_id)
+            case ModelReplied(cache_hit=True):
+                self.cache_hits += 1
             case ModelReplied(usage=usage, cost_usd=cost):
                 before, paid = self._live.get(event.run_id, (Usage(), None))
                 self._live[event.run_id] = (before + usage, _sum(paid, cost))
@@ -105,8 +109,12 @@ class Totals:
 
     def facts(self) -> str:
         """Tokens and cost, in words."""
-        told = plural(self.tokens, "token")
-        return told if self.cost_usd is None else f"{told} · {dollars(self.cost_usd)}"
+        told = [plural(self.tokens, "token")]
+        if self.cost_usd is not None:
+            told.append(dollars(self.cost_usd))
+        if self.cache_hits:
+            told.append(plural(self.cache_hits, "cache hit"))
+        return " · ".join(told)
 
 
 class ManyBar:
@@ -192,10 +200,13 @@ def line(row: Row, totals: Totals) -> str:
     """A job that has ended, as a line."""
     told = row.to_dict()
     facts = [f"{row.status}"]
-    if told["model_calls"]:
+    hits = int(str(told["cache_hits"]))
+    if told["model_calls"] or hits:
         facts.append(tokens(Usage(total_tokens=int(str(told["total_tokens"])))))
         if row.cost_usd is not None:
             facts.append(dollars(row.cost_usd))
+        if hits:
+            facts.append(plural(hits, "cache hit"))
         facts.append(seconds(float(str(told["seconds"]))))
     why = f": {head(row.error, _ERROR_CHARS)}" if row.error and row.status != "finished" else ""
     place = f"{totals.ended:,}/{totals.jobs:,}"

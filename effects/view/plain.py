@@ -109,7 +109,8 @@ def calls(item: CallsBegan) -> str:
 def answered(item: CallsEnded) -> str:
     """How a cell's calls ended."""
     failed = f", {item.failed:,} failed" if item.failed else ""
-    return f"{plural(item.made, 'subcall')} answered in {seconds(item.elapsed_s)}{failed}"
+    cached = f", {item.cache_hits:,} from the cache" if item.cache_hits else ""
+    return f"{plural(item.made, 'subcall')} answered in {seconds(item.elapsed_s)}{cached}{failed}"
 
 
 def totals(state: RunState) -> str:
@@ -118,6 +119,8 @@ def totals(state: RunState) -> str:
     facts = [plural(spent.steps, "turn")]
     if spent.subcalls:
         facts.append(plural(spent.subcalls, "subcall"))
+    if spent.cache_hits:
+        facts.append(plural(spent.cache_hits, "cache hit"))
     if state.compactions:
         facts.append(plural(state.compactions, "compaction"))
     facts.append(tokens(spent.usage))

@@ -142,6 +142,9 @@ def _calls(batch: list[TraceStep], width: int, full: bool) -> Iterator[Renderabl
         else:
             failed = step.error is not None
             yield blocks.call(name, reply, failed=failed, width=width - 12)
+    hits = sum(step.cache_hit for step in batch)
+    if hits and not full:
+        yield blocks.aside(f"{hits:,} of {len(batch):,} from the cache", deep=True)
     if len(shown) < len(batch):
         failures = sum(step.error is not None for step in batch[len(shown) :])
         also = f", {failures:,} of them failed" if failures else ""

@@ -1,0 +1,54 @@
+"""What a cache is: replies by key. It may lose any at any time, and never gives a wrong one.
+
+Anything with `get` and `put` will do: a folder (`FileCache`), a table, a server that many share.
+Both are called from worker threads, several at once. What they raise never ends a run: it is
+warned of once, and the model is asked.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from rlm_fsm.values import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedReply:
+    """What a cache holds of a reply: all that its next reader needs."""
+
+    text: str
+    model_id: str | None = None
+    """The model as the provider named it."""
+    finish_reason: str | None = None
+    reasoning: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    """What the call took when it was made; a hit takes nothing."""
+    cost_usd: float | None = None
+    """What it cost then, as far as it is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRequest:
+    """What decided a reply, without secrets: for people who read a cache."""
+
+    adapter: dict[str, Any]
+    """See `keys.identity_of`."""
+    max_tokens: int
+    temperature: float
+    sample: int
+    """See `CallModel.sample`."""
+    prompt: str
+    """The last message."""
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """Keeps replies. Safe to use from several threads and, where it has a place, processes."""
+
+    def get(self, key: str) -> CachedReply | None:
+        """The reply that was put under this key of 64 hex digits; None when there is none, or when
+        what is there isn't whole."""
+        ...
+
+    def put(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
+        """Keep a reply, in place of what was there."""
+        ...

@@ -1,0 +1,252 @@
+"""What a run asks of its cache: whether a subcall was answered before, or is being answered now.
+
+1. Plain subcalls are looked for, and nothing else. A turn sees output, errors and what is left of
+   the budget, so it hardly ever repeats; and who runs a question again wants another attempt.
+2. The cache is asked when the call is performed: its intent is in the log, whatever answers it.
+   So a call that was in flight when the process died asks the cache first.
+3. A reply is kept before its event is appended (a folder), or by the event itself (the log): there
+   is no moment in which a reply is in the log and not in the cache.
+4. A hit is an event like any other. Replay and resume read the log; they need no cache.
+5. Empty replies, and those that a content filter stopped, aren't kept: to ask again may help.
+6. What goes wrong with a cache is warned of once and never ends a run.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+from effects.caches.base import Cache, CachedReply, CacheRequest
+from effects.caches.files import FileCache
+from effects.caches.flights import FLIGHTS, Flight, arrival
+from effects.caches.keys import identity_of, key_of
+from effects.calling import TEMPERATURE
+from effects.log.base import EventLog
+from rlm_fsm.effect import CallModel
+from rlm_fsm.errors import LogError
+from rlm_fsm.event import Event, ModelFailed, ModelReplied
+
+_logger = logging.getLogger("rlm_fsm")
+
+Outcome = ModelReplied | ModelFailed
+Call = Callable[[], Awaitable[Outcome]]
+Messages = Sequence[Mapping[str, str]]
+
+
+class Store(Protocol):
+    """A cache as runs use it. None of its methods raises."""
+
+    @property
+    def place(self) -> str:
+        """Names the cache within the process: those that share it share calls in flight."""
+        ...
+
+    @property
+    def keeps_events(self) -> bool:
+        """Whether a reply is kept by being appended to the log."""
+        ...
+
+    async def find(self, key: str) -> CachedReply | None:
+        """The reply under a key."""
+        ...
+
+    async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
+        """Keep a reply."""
+        ...
+
+
+@dataclass(kw_only=True)
+class CacheStore:
+    """A `Cache` as a store: asked in worker threads."""
+
+    cache: Cache
+    keeps_events: bool = False
+    _warned: set[str] = field(default_factory=set[str])
+
+    @property
+    def place(self) -> str:
+        if isinstance(self.cache, FileCache):
+            return f"files {self.cache.root}"
+        return f"object {id(self.cache)}"
+
+    async def find(self, key: str) -> CachedReply | None:
+        try:
+            found = cast(object, await asyncio.to_thread(self.cache.get, key))
+            if found is None or isinstance(found, CachedReply):
+                return found
+            raise TypeError(f"get gave {type(found).__name__}; it must give a CachedReply or None")
+        except Exception as error:  # a user's cache may raise anything
+            self._warn("read", error)
+            return None
+
+    async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
+        try:
+            await asyncio.to_thread(self.cache.put, key, reply, request)
+        except Exception as error:
+            self._warn("written", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            _logger.warning("%r can't be %s, runs go on without: %s", self.cache, what, error)
+
+
+@dataclass(kw_only=True)
+class LogStore:
+    """The replies that a log holds, of whichever of its runs. For the thread that has the log."""
+
+    log: EventLog
+    keeps_events: bool = True
+    _warned: bool = False
+
+    @property
+    def place(self) -> str:
+        own = f" {id(self.log)}" if self.log.path == ":memory:" else ""
+        return f"log {self.log.path}{own}"
+
+    async def find(self, key: str) -> CachedReply | None:
+        try:
+            found = self.log.answer(key)
+        except LogError as error:
+            if not self._warned:
+                self._warned = True
+                _logger.warning("earlier replies can't be read, the run goes on: %s", error)
+            return None
+        return None if found is None else _kept(found)
+
+    async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
+        """Nothing to do: the event that is appended next is the entry."""
+
+
+@dataclass(kw_only=True)
+class Caching:
+    """One run's use of a store, if it has any. For the event loop that drives it."""
+
+    store: Store | None = None
+    _unsaved: dict[str, Flight] = field(default_factory=dict[str, Flight])
+    """Flights with a reply that isn't in the log yet, by key."""
+
+    async def ask(
+        self,
+        effect: CallModel,
+        adapter: object,
+        messages: Messages,
+        call: Call,
+        elapsed: Callable[[], tuple[float, float]],
+    ) -> Outcome:
+        """The outcome of a call: a hit, or that of `call`, which is made at most once."""
+        store = self.store
+        if store is None or effect.purpose != "subcall":
+            return await call()
+        asked = _asked(effect, adapter, messages)
+        if asked is None:
+            return await call()
+        key, request = asked
+        joined = FLIGHTS.join((store.place, key))
+        if isinstance(joined, Flight):
+            reply, outcome = await self._lead(store, joined, request, call)
+        elif (reply := await arrival(joined)) is not None:
+            outcome = None
+        else:
+            reply, outcome = await _make(store, key, request, call)
+        if outcome is not None:
+            return outcome
+        assert reply is not None, "there is an outcome or a reply"
+        return _hit(effect, key, reply, elapsed())
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Events were appended: the replies among them can be found from now on."""
+        for event in events if self._unsaved else ():
+            if isinstance(event, ModelReplied) and event.cache_key in self._unsaved:
+                FLIGHTS.close(self._unsaved.pop(event.cache_key))
+
+    def release(self) -> None:
+        """The run is driven no further: what it hasn't appended is lost."""
+        for flight in self._unsaved.values():
+            FLIGHTS.close(flight)
+        self._unsaved.clear()
+
+    async def _lead(
+        self, store: Store, flight: Flight, request: CacheRequest, call: Call
+    ) -> tuple[CachedReply | None, Outcome | None]:
+        """The reply that the store has; else the outcome of the call, and what was kept of it."""
+        key = flight.place[1]
+        reply: CachedReply | None = None
+        is_saved = True
+        try:
+            reply = await store.find(key)
+            if reply is not None:
+                return reply, None
+            reply, outcome = await _make(store, key, request, call)
+            is_saved = not store.keeps_events
+            return reply, outcome
+        finally:
+            FLIGHTS.land(flight, reply)
+            if is_saved or reply is None:
+                FLIGHTS.close(flight)
+            else:
+                self._unsaved[key] = flight
+
+
+def _asked(
+    effect: CallModel, adapter: object, messages: Messages
+) -> tuple[str, CacheRequest] | None:
+    """The key of a call and what it asks; None when nobody can tell what the adapter is."""
+    how: dict[str, Any] = {
+        "max_tokens": effect.max_tokens,
+        "temperature": TEMPERATURE,
+        "sample": effect.sample,
+    }
+    try:
+        identity = identity_of(adapter)
+        if identity is None:
+            return None
+        key = key_of(identity, messages, **how)
+    except Exception as error:  # a user's adapter may say anything of itself
+        _logger.debug("%s can't be told apart from others: %s", type(adapter).__name__, error)
+        return None
+    return key, CacheRequest(adapter=identity, prompt=messages[-1]["content"], **how)
+
+
+async def _make(
+    store: Store, key: str, request: CacheRequest, call: Call
+) -> tuple[CachedReply | None, Outcome]:
+    """Make the call and keep its reply: what was kept, and the outcome."""
+    outcome = await call()
+    reply = _kept(outcome) if isinstance(outcome, ModelReplied) else None
+    if reply is None or isinstance(outcome, ModelFailed):
+        return None, outcome
+    await store.keep(key, reply, request)
+    return reply, replace(outcome, cache_key=key)
+
+
+def _kept(event: ModelReplied) -> CachedReply | None:
+    """What a cache holds of a reply; None for one that isn't worth it."""
+    if not event.text.strip() or event.finish_reason == "content_filter":
+        return None
+    return CachedReply(
+        text=event.text,
+        model_id=event.model_id,
+        finish_reason=event.finish_reason,
+        reasoning=event.reasoning,
+        usage=event.usage,
+        cost_usd=event.cost_usd,
+    )
+
+
+def _hit(
+    effect: CallModel, key: str, reply: CachedReply, elapsed: tuple[float, float]
+) -> ModelReplied:
+    return ModelReplied(
+        frame=effect.frame,
+        call_id=effect.call_id,
+        text=reply.text,
+        model_id=reply.model_id,
+        finish_reason=reply.finish_reason,
+        reasoning=reply.reasoning,
+        cache_hit=True,
+        cache_key=key,
+        elapsed_s=elapsed[0],
+        clock_s=elapsed[1],
+    )
