@@ -124,7 +124,6 @@ class Interpreter:
     """When sessions are written down, see `saving`."""
     answer_type: AnswerType | None = None
     """What the answer must be, when the run's options have a schema."""
-
     seed: str = ""
     """That of the run's first event, once it was restored."""
     state: RunState = INITIAL
