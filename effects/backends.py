@@ -23,6 +23,7 @@ def repl_factory(
         batch_error=options.profile.batch_error,
         variables=options.profile.variables,
         seed=seed,
+        asks_clock=options.rules >= 2,
     )
     match backend:
         case "python":

@@ -109,6 +109,8 @@ class Interpreter:
     listeners: Sequence[Listener] = ()
     clock: Callable[[], float] = time.monotonic
     """Seconds that only ever rise."""
+    time_of_day: Callable[[], float] = time.time
+    """See `CodePaused.now_s`."""
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
     gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
@@ -122,7 +124,6 @@ class Interpreter:
     """When sessions are written down, see `saving`."""
     answer_type: AnswerType | None = None
     """What the answer must be, when the run's options have a schema."""
-
     seed: str = ""
     """That of the run's first event, once it was restored."""
     state: RunState = INITIAL
@@ -294,6 +295,7 @@ class Interpreter:
                 call_id=effect.call_id,
                 calls=judged(result.calls),
                 parallel=result.parallel,
+                now_s=self.time_of_day() if result.asks_time else None,
                 elapsed_s=elapsed_s,
                 clock_s=self._clock_s(),
             )

@@ -119,6 +119,8 @@ class CodePaused:
     """What it asks, in order; the outcomes go back in the same order."""
     parallel: bool = True
     """False: one after the other, since the code asked for that."""
+    now_s: float | None = None
+    """The time of day when it asked for that: seconds since 1970, UTC. None when it did not."""
     elapsed_s: float = 0.0
     clock_s: float = 0.0
 

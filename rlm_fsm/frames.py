@@ -218,7 +218,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     answers that the cell would then lose. What the state itself knows is answered at once.
     """
     asked, unique = _merge(frame, event.calls)
-    known = _known(state, frame, unique)
+    known = _known(state, frame, unique, event.now_s)
     unique = {call_id: call for call_id, call in unique.items() if call_id not in known}
     frame = evolve(frame, host_calls=frame.host_calls + len(asked))
     exceeded = breach_by_subcalls(state.options.policy, state.spent, len(unique))
@@ -251,9 +251,9 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
 
 
 def _known(
-    state: RunState, frame: Frame, calls: Mapping[CallId, HostCall]
+    state: RunState, frame: Frame, calls: Mapping[CallId, HostCall], now_s: float | None
 ) -> dict[CallId, Outcome]:
-    """The outcomes of the calls that the state itself answers."""
+    """The outcomes of the calls that the state itself answers, or the pause."""
     found: dict[CallId, Outcome] = {}
     for call_id, call in calls.items():
         match call.kind:
@@ -264,9 +264,17 @@ def _known(
                 found[call_id] = Outcome("text", budget_line.report(state, frame))
             case "forecast":
                 found[call_id] = forecast(state, call)
+            case "clock":
+                found[call_id] = _time_of_day(now_s)
             case _:
                 assert_never(call.kind)
     return found
+
+
+def _time_of_day(now_s: float | None) -> Outcome:
+    if now_s is None:
+        return Outcome("error", "nobody knows what time it is: the pause doesn't say")
+    return Outcome("text", f"{now_s:.6f}")
 
 
 def _with_budget(state: RunState, frame: Frame) -> Frame:

@@ -152,7 +152,7 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
-HostKind = Literal["subcall", "budget", "forecast"]
+HostKind = Literal["subcall", "budget", "forecast", "clock"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,8 @@ class HostCall:
     """Whether an identical call of the same pause may answer this one too."""
     kind: HostKind = "subcall"
     """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once.
-    ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once."""
+    ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once.
+    ``clock``: what time it is, as `CodePaused.now_s` has it."""
     schema: str | None = None
     """JSON schema, as JSON, that the reply must fit; its outcome is then the value as JSON."""
     fault: str = ""

@@ -219,9 +219,11 @@ class AnySchedule(RuleBasedStateMachine):
                 event = CodeExecuted(**named, error=BOOM, repl_lost=True)
             case _:
                 event = ReplFailed(**named, message="no process")
-        if isinstance(event, CodePaused) and data.draw(st.booleans()):
-            asked = HostCall(fn="budget", prompt="", kind="budget")
-            event = replace(event, calls=(*event.calls, asked))
+        if isinstance(event, CodePaused):
+            kind = data.draw(st.sampled_from(["", "budget", "clock"]))
+            asked = (HostCall(fn=kind, prompt="", kind=kind),) if kind else ()
+            now_s = 1.8e9 if kind == "clock" else None
+            event = replace(event, calls=(*event.calls, *asked), now_s=now_s)
         self.commit([event])
 
     @precondition(lambda self: self.waiting_for(ReadVariable))
