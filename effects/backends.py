@@ -24,6 +24,7 @@ def repl_factory(
         variables=options.profile.variables,
         tools=options.tools,
         seed=seed,
+        asks_clock=options.rules >= 2,
     )
     match backend:
         case "python":

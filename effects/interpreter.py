@@ -118,6 +118,8 @@ class Interpreter:
     listeners: Sequence[Listener] = ()
     clock: Callable[[], float] = time.monotonic
     """Seconds that only ever rise."""
+    time_of_day: Callable[[], float] = time.time
+    """See `CodePaused.now_s`."""
     on_changed_output: OnChangedOutput = "raise"
     """See `sessions`."""
     gate: AbstractAsyncContextManager[object] = field(default_factory=nullcontext[None])
@@ -305,7 +307,8 @@ class Interpreter:
             return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
         elapsed_s = self.clock() - began
         if isinstance(result, Paused):
-            return paused(effect, result, elapsed_s, self._clock_s())
+            now_s = self.time_of_day() if result.asks_time else None
+            return paused(effect, result, now_s, elapsed_s, self._clock_s())
         is_open = effect.frame in self.state.frames
         rebuilt = result.repl_lost and is_open and await self._sessions.rebuild(effect.frame)
         clock_s = self._clock_s()

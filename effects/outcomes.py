@@ -8,14 +8,19 @@ from rlm_fsm.values import CodeResult, ReadResult
 
 
 def paused(
-    effect: RunCode | ResumeCode, result: Paused, elapsed_s: float, clock_s: float
+    effect: RunCode | ResumeCode,
+    result: Paused,
+    now_s: float | None,
+    elapsed_s: float,
+    clock_s: float,
 ) -> CodePaused:
-    """A cell asks the host something."""
+    """A cell asks the host something. `now_s` is the time of day, where it asks for that."""
     return CodePaused(
         frame=effect.frame,
         call_id=effect.call_id,
         calls=judged(result.calls),
         parallel=result.parallel,
+        now_s=now_s,
         elapsed_s=elapsed_s,
         clock_s=clock_s,
     )

@@ -24,7 +24,6 @@ from rlm_fsm.values import CodeError, ContextInfo, GivenFinal, HostCall, Problem
 Status = Literal["running", "finished", "partial", "failed", "cancelled", "waiting"]
 """How a run stands; see `RunFinished.status`."""
 
-
 OnUncertain = Literal["retry", "fail"]
 """``retry``: the call is made again, and may be paid twice. ``fail``: it counts as failed."""
 
@@ -127,9 +126,8 @@ class ToolFailed:
     frame: FrameId
     call_id: CallId
     error: str
-    """What kind of failure: ``raised``, ``timeout``, ``result`` (it can't be handed over),
-    ``arguments``, ``missing`` (there is no such tool), or ``uncertain``: the process died while the
-    call was in flight, and it must not be made twice."""
+    """``raised``, ``timeout``, ``result`` (it can't be handed over), ``arguments``, ``missing``, or
+    ``uncertain``: the process died during the call, and it must not be made twice."""
     message: str
     """What code is told."""
     elapsed_s: float = 0.0
@@ -155,7 +153,7 @@ class ApprovalGiven:
     is_approved: bool
     """True: the call may be made. False: it is denied, and the code is told."""
     reason: str = ""
-    """Why, in the words of whoever answered; the code is told of a refusal's."""
+    """Why; the code is told of a refusal's."""
     by: str = ""
     """Who answered."""
     clock_s: float = 0.0
@@ -163,7 +161,7 @@ class ApprovalGiven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalPostponed:
-    """Nobody was there to answer for a call: it waits for another process to be told."""
+    """Nobody was there to answer for a call: it waits."""
 
     frame: FrameId
     call_id: CallId
@@ -181,6 +179,8 @@ class CodePaused:
     """What it asks, in order; the outcomes go back in the same order."""
     parallel: bool = True
     """False: one after the other, since the code asked for that."""
+    now_s: float | None = None
+    """The time of day when it asked for that: seconds since 1970, UTC. None when it did not."""
     elapsed_s: float = 0.0
     clock_s: float = 0.0
 
@@ -334,8 +334,8 @@ class RunFinished:
 
     status: Status
     """``finished``: answered. ``partial``: a limit was reached, the answer is the best so far.
-    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it. ``waiting``: calls of tools
-    wait for a person's approval, and nothing else is left to do."""
+    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it. ``waiting``: it waits for
+    approvals, and nothing else is left to do."""
     output: str = ""
     """The answer; for ``failed``, ``cancelled`` and ``waiting`` the best there was."""
     limit: str | None = None

@@ -220,7 +220,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     answers that the cell would then lose. What the state itself knows is answered at once.
     """
     asked, unique = _merge(frame, event.calls)
-    known = _known(state, frame, unique)
+    known = _known(state, frame, unique, event.now_s)
     tools = {c: call for c, call in unique.items() if call.kind == "tool" and c not in known}
     unique = {c: call for c, call in unique.items() if c not in known and c not in tools}
     frame = evolve(frame, host_calls=frame.host_calls + len(asked))
@@ -261,9 +261,9 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
 
 
 def _known(
-    state: RunState, frame: Frame, calls: Mapping[CallId, HostCall]
+    state: RunState, frame: Frame, calls: Mapping[CallId, HostCall], now_s: float | None
 ) -> dict[CallId, Outcome]:
-    """The outcomes of the calls that the state itself answers."""
+    """The outcomes of the calls that the state itself answers, or the pause."""
     found: dict[CallId, Outcome] = {}
     for call_id, call in calls.items():
         match call.kind:
@@ -277,9 +277,17 @@ def _known(
             case "tool":
                 if tool_calls.spec_of(state.options, call.fn) is None:
                     found[call_id] = Outcome("error", f"there is no tool {call.fn!r}")
+            case "clock":
+                found[call_id] = _time_of_day(now_s)
             case _:
                 assert_never(call.kind)
     return found
+
+
+def _time_of_day(now_s: float | None) -> Outcome:
+    if now_s is None:
+        return Outcome("error", "nobody knows what time it is: the pause doesn't say")
+    return Outcome("text", f"{now_s:.6f}")
 
 
 def _with_budget(state: RunState, frame: Frame) -> Frame:

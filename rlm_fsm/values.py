@@ -152,7 +152,7 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
-HostKind = Literal["subcall", "budget", "forecast", "tool"]
+HostKind = Literal["subcall", "budget", "forecast", "clock", "tool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +178,7 @@ class HostCall:
     kind: HostKind = "subcall"
     """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once.
     ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once.
+    ``clock``: what time it is, as `CodePaused.now_s` has it.
     ``tool``: for a function of the caller's program, see `rlm_fsm.tool_calls`."""
     schema: str | None = None
     """JSON schema, as JSON, that the reply must fit; its outcome is then the value as JSON."""

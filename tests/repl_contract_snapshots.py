@@ -139,6 +139,20 @@ class SnapshotsContract(Driving):
         assert len(pauses) == 2
         assert read.text == "found it"
 
+    def test_a_cell_that_asks_for_the_time_goes_on_with_it(self) -> None:
+        def answerer(prompt: str) -> str:
+            return prompt.upper() or "1795371300.25"
+
+        code = (
+            "import time\nresult = [time.time(), llm_query('a'), time.time()]\n"
+            "class C:\n    pass\nprint(result)"
+        )
+        pauses, results, _ = self.same(
+            code, code, answerer=answerer, seed="20261122-181500-abc", asks_clock=True
+        )
+        assert [pause.calls[0].kind for pause in pauses] == ["clock", "subcall"] * 2
+        assert results[0].stdout == "[1795371300.25, 'A', 1795371300.251]\n"
+
     def test_a_gather_goes_on_where_it_was_paused(self) -> None:
         code = (
             "import asyncio\nasync def chain(p):\n    first = await llm_query(p)\n"

@@ -44,6 +44,7 @@ def settings_of(
     scratch_bytes: int = 64 << 20,
     isolation: Isolation = "best-effort",
     seed: str = "",
+    asks_clock: bool = False,
     without_layers: tuple[str, ...] = (),
     **profile: Any,
 ) -> ReplSettings:
@@ -62,6 +63,7 @@ def settings_of(
         parallel_subcalls=parallel_subcalls,
         max_value_chars=max_value_chars,
         seed=seed,
+        asks_clock=asks_clock,
         without_layers=without_layers,
         **profile,
     )

@@ -180,8 +180,10 @@ SAMPLES: tuple[Event, ...] = (
             ),
             HostCall(fn="budget", prompt="", kind="budget"),
             HostCall(fn="send", prompt='{"to": "Ann"}', dedupe=False, kind="tool"),
+            HostCall(fn="time", prompt="", kind="clock"),
         ),
         parallel=False,
+        now_s=1795371300.25,
         elapsed_s=0.125,
     ),
     ApprovalAsked(frame=ROOT, call_id=CallId("0.4"), tool="send"),
@@ -270,7 +272,7 @@ def as_version_1(event: Event, options: Options) -> Event:
         case ModelReplied():
             return replace(event, cache_key="")
         case CodePaused():
-            return replace(event, calls=event.calls[:2])
+            return replace(event, calls=event.calls[:2], now_s=None)
         case RunFinished():
             return replace(event, value=None)
         case CodeExecuted():

@@ -241,14 +241,15 @@ class AnySchedule(RuleBasedStateMachine):
                 event = CodeExecuted(**named, error=BOOM, repl_lost=True)
             case _:
                 event = ReplFailed(**named, message="no process")
-        if isinstance(event, CodePaused) and data.draw(st.booleans()):
-            asked = HostCall(fn="budget", prompt="", kind="budget")
-            event = replace(event, calls=(*event.calls, asked))
         if isinstance(event, CodePaused):
+            kind = data.draw(st.sampled_from(["", "budget", "clock"]))
+            asked = (HostCall(fn=kind, prompt="", kind=kind),) if kind else ()
+            now_s = 1.8e9 if kind == "clock" else None
             called = tuple(
                 HostCall(fn=fn, prompt="{}", dedupe=False, kind="tool") for fn in data.draw(CALLED)
             )
-            event = replace(event, calls=(*event.calls, *called))
+            calls = (*event.calls, *asked, *called)
+            event = replace(event, calls=calls, now_s=now_s)
         self.commit([event])
 
     @precondition(lambda self: self.waiting_for(CallTool))

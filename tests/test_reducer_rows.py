@@ -37,7 +37,7 @@ from rlm_fsm.policy import Policy
 from rlm_fsm.profiles import PYRLM
 from rlm_fsm.reducer import IMPOSSIBLE, TRANSITIONS, step
 from rlm_fsm.state import INITIAL, Frame, Phase
-from rlm_fsm.values import GivenFinal
+from rlm_fsm.values import GivenFinal, HostCall, Outcome
 
 from machine import TEXT  # isort: skip
 
@@ -189,6 +189,25 @@ def test_running_resumes_at_once_when_the_subcall_limit_forbids_the_batch():
     (resumed,) = machine.pause("a", "b", "c")
     assert [outcome.kind for outcome in resumed.outcomes] == ["limit"] * 3
     assert machine.state.spent.subcalls == 0
+
+
+def test_running_resumes_at_once_when_the_code_asks_for_the_time(running: Machine):
+    cell = running.frame().cell
+    assert cell is not None
+    asked = (HostCall(fn="time", prompt="", kind="clock"),)
+    pause = CodePaused(frame="0", call_id=cell.id, calls=asked, now_s=1795371300.25)
+    (resumed,) = running.send(pause)
+    assert resumed.outcomes == (Outcome("text", "1795371300.250000"),)
+    assert names(running.commits[-1]) == ["CodePaused"]
+    assert running.state.spent.subcalls == 0
+
+
+def test_running_says_so_when_a_pause_holds_no_time(running: Machine):
+    cell = running.frame().cell
+    assert cell is not None
+    asked = (HostCall(fn="time", prompt="", kind="clock"),)
+    (resumed,) = running.send(CodePaused(frame="0", call_id=cell.id, calls=asked))
+    assert [outcome.kind for outcome in resumed.outcomes] == ["error"]
 
 
 def test_running_shows_the_output_and_asks_again(running: Machine):

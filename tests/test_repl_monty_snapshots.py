@@ -81,7 +81,7 @@ class TestMontySnapshots(SnapshotsContract):
                 patch.setattr(_monty_saved, "FORMAT", _monty_saved.FORMAT + 1)
                 data = await saves(repl).snapshot()
             assert data is not None
-            await self.refused(data, "it has format 3, this one reads 2")
+            await self.refused(data, "it has format 4, this one reads 3")
 
         self.session(scenario)
 

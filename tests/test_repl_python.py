@@ -76,8 +76,8 @@ class TestProcess(PythonDriving):
         assert self.error("input('name? ')")[0] == "EOFError"
 
     def test_the_runtime_folder_is_not_on_the_path(self) -> None:
-        code = "import sys\nprint([p for p in sys.path if 'repls' in p], sys.argv)"
-        assert self.output(code) == "[] ['']\n"
+        code = "import sys\nprint([p for p in sys.path if 'repls' in p], sys.argv, sys.orig_argv)"
+        assert self.output(code) == "[] [''] ['']\n"
 
     def test_limits_of_the_process_are_set(self) -> None:
         code = (

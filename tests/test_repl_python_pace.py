@@ -38,6 +38,16 @@ class Exchanges:
         self.pace.answered(self.now_s)
         return spins, child_spins
 
+    def blocks(self, gap_s: float = SOON_S, *, in_vain: bool = False) -> bool:
+        """The same where nobody spins. Whether the host waits beside its event loop."""
+        self.now_s += gap_s
+        self.pace.asks(self.now_s)
+        blocks = self.pace.blocks()
+        if blocks:
+            self.pace.blocked(in_vain=in_vain)
+        self.pace.answered(self.now_s)
+        return blocks
+
 
 class TestPace:
     def test_spinning_begins_with_a_request_that_follows_an_answer_quickly(self) -> None:
@@ -70,6 +80,29 @@ class TestPace:
         finally:
             other.wakes(0.0)
         assert [driven.exchange() for _ in range(2)] == [CHILD_ONLY, BOTH]
+
+    def test_a_host_that_does_not_spin_waits_beside_its_loop_while_answers_are_quick(self) -> None:
+        driven = Exchanges(processors=1)
+        assert [driven.blocks() for _ in range(4)] == [False, True, True, True]
+        assert not driven.blocks(gap_s=1.0)
+        assert driven.blocks()
+
+    def test_waiting_beside_the_loop_in_vain_becomes_rare(self) -> None:
+        driven = Exchanges(processors=1)
+        found = [driven.blocks(in_vain=True) for _ in range(100)]
+        at = [number for number, blocked in enumerate(found) if blocked]
+        gaps = [later - earlier - 1 for earlier, later in pairwise(at)]
+        assert gaps[:4] == [1, 3, 7, MOST_SKIPPED]
+
+    def test_nobody_waits_beside_the_loop_while_another_session_waits(self) -> None:
+        driven, other = Exchanges(processors=1), Pace(1)
+        assert [driven.blocks(), driven.blocks()] == [False, True]
+        other.sleeps()
+        try:
+            assert not driven.blocks()
+        finally:
+            other.wakes(0.0)
+        assert driven.blocks()
 
     def test_spins_in_vain_become_rare_but_do_not_end(self) -> None:
         driven = Exchanges()

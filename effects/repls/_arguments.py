@@ -67,6 +67,8 @@ def items_of(name: str, items: object) -> Iterable[object]:
 
 def text_of(name: str, item: object) -> str:
     """A text in the forms that code has it in: a str, ctx, (start, end, text) or (i, j, texts)."""
+    if type(item) is str:
+        return item
     kind, text = kind_of(item), getattr(item, "text", item)
     if isinstance(text, str):
         return text

@@ -21,7 +21,9 @@ at once when the host dies.
 
 import json
 import os
+import select
 import sys
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,14 +47,16 @@ READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
 EXIT_NOT_STARTED = 70
 # Kept here, so that code which puts something else in their place doesn't reach the runtime.
-_read, _readv, _write = os.read, os.readv, os.write
-_exit, _set_blocking = os._exit, os.set_blocking
+_read, _readv, _write, _exit = os.read, os.readv, os.write, os._exit
 MAX_ARENAS = 2
 """Each takes 64 MiB of address space: threads would use up the limit unseen."""
 
 
 class Wire:
-    """The socket to the host: frames, blocking. The process ends when the host is gone."""
+    """The socket to the host: frames. The process ends when the host is gone.
+
+    The socket doesn't block, so that looking for a frame before sleeping costs one system call.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -62,6 +66,8 @@ class Wire:
         self._mark = bytes(_frames.MARK_BYTES)
         """That of the host's last frame, which the answer must bear."""
         os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        self._in, self._out = _polled(fd, select.POLLIN), _polled(fd, select.POLLOUT)
         # A forked copy must not keep the socket open, nor speak on it.
         os.register_at_fork(after_in_child=self._forget)
 
@@ -88,6 +94,7 @@ class Wire:
     def read_first(self) -> tuple[dict[str, Any], int]:
         """The first frame, and the descriptor that comes with it."""
         line: Any = __import__("_socket").socket(fileno=self._fd)
+        self._in()
         self._rest, extra, _, _ = line.recvmsg(READ_BYTES, 64)
         line.detach()
         if not self._rest:
@@ -114,12 +121,19 @@ class Wire:
 
     def _send(self, frame: bytes) -> None:
         try:
-            sent = _write(self._fd, frame)
+            sent = self._sent(frame)
             with memoryview(frame) as view:
                 while sent < len(frame):
-                    sent += _write(self._fd, view[sent:])
+                    self._out()
+                    sent += self._sent(view[sent:])
         except (BrokenPipeError, ConnectionResetError):
             _exit(0)
+
+    def _sent(self, data: "bytes | memoryview") -> int:
+        try:
+            return _write(self._fd, data)
+        except BlockingIOError:
+            return 0
 
     def _read_large(self, size: int) -> bytearray:
         """A payload of which only a part has arrived, without copies of the rest."""
@@ -135,7 +149,11 @@ class Wire:
         with memoryview(payload) as view:
             filled = len(got)
             while filled < size:
-                count = _readv(self._fd, [view[filled:]])
+                try:
+                    count = _readv(self._fd, [view[filled:]])
+                except BlockingIOError:
+                    self._in()
+                    continue
                 if not count:
                     _exit(0)
                 filled += count
@@ -144,26 +162,38 @@ class Wire:
     def _spin(self) -> bytes:
         """What comes within a moment; nothing if nothing does."""
         end_s = perf_counter() + CHILD_SPIN_S
-        _set_blocking(self._fd, False)
-        try:
-            while perf_counter() < end_s:
-                try:
-                    return self._receive(READ_BYTES)
-                except BlockingIOError:
-                    pass
-            return b""
-        finally:
-            _set_blocking(self._fd, True)
+        fd = self._fd
+        while perf_counter() < end_s:
+            try:
+                data = _read(fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not data:
+                _exit(0)
+            return data
+        return b""
 
     def _receive(self, size: int) -> bytes:
-        data = _read(self._fd, size)
-        if not data:
-            _exit(0)
-        return data
+        while True:
+            self._in()
+            try:
+                data = _read(self._fd, size)
+            except BlockingIOError:  # code has read it: it harms but its own cell
+                continue
+            if not data:
+                _exit(0)
+            return data
 
     def _forget(self) -> None:
         os.close(self._fd)
         self._fd = -1
+
+
+def _polled(fd: int, what: int) -> Callable[[], Any]:
+    """What sleeps until the descriptor can be read, or written."""
+    waiting = select.poll()
+    waiting.register(fd, what)
+    return waiting.poll
 
 
 def run() -> NoReturn:
@@ -179,12 +209,12 @@ def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
     try:
         init, context_fd = wire.read_first()
         guard = _limits.Guard(init["cell_timeout_s"])
-        if init["seed"]:
-            _fixed.install(init["seed"])
+        calendar = _fixed.install(init["seed"]) if init["seed"] else None
+        asking = calendar if init["asks_clock"] else None
         os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
-        sys.argv[:] = [""]
+        sys.argv[:] = sys.orig_argv[:] = [""]
         view = view_of(context_fd, init["context"], guard)
-        session = _session.Session(view, guard, wire.ask, **init["session"])
+        session = _session.Session(view, guard, wire.ask, **init["session"], calendar=asking)
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:

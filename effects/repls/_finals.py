@@ -96,6 +96,14 @@ def take_answer(value: Any) -> tuple[bool, Any]:
     return True, answer.get("content", "")
 
 
+def may_be_ready(value: Any) -> bool:
+    """False where `take_answer` would find nothing, without running any of the code's own."""
+    if type(value) is not dict:
+        return isinstance(value, dict)
+    answer = cast(dict[object, object], value)
+    return set(map(type, answer)) != {str} or answer.get("ready") is not False
+
+
 def told(
     form: str, value: Any, *, fields: bool, most: int, text_of: Callable[[object], str] = str
 ) -> dict[str, Any]:

@@ -5,12 +5,15 @@ by itself.
 
 1. Both begin with the run's id: its beginning says when the run was started, all of it is the seed.
 2. The calendar begins when the run did. It goes on by a millisecond each time that it is read, and
-   by what code sleeps, and in no other way. So a cell that is run again reads the same times, and
-   no two readings are equal. What code computes takes no time by it.
-3. `time.monotonic` and what waits by it are the system's: event loops and timeouts need it.
-4. `random`, and every generator that code makes without a seed, begin with the run's. What is meant
+   by what code sleeps. So no two readings are equal, and what code computes takes no time by it.
+3. The first time that a cell reads it, the host is asked what time it is (`Calendar.ask`): an event
+   of the run, so a cell that is run again reads the same times. The calendar is set forward to
+   that, never back. Importing a module is no reading, nor is what runs while no cell does.
+4. `time.perf_counter` and its like go on as the calendar does, but are never set.
+   `time.monotonic` and what waits by it are the system's: event loops and timeouts need it.
+5. `random`, and every generator that code makes without a seed, begin with the run's. What is meant
    for secrets (`os.urandom`, `secrets`, `uuid.uuid4`) is the system's, and differs each time.
-5. `datetime` asks `time` only in the form that is written in Python, so that form is loaded.
+6. `datetime` asks `time` only in the form that is written in Python, so that form is loaded.
 """
 
 import sys
@@ -21,6 +24,17 @@ from typing import Any
 DEFAULT_START_S = 1_767_225_600
 """1 January 2026: where the calendar begins when the run's id doesn't say."""
 TICK_NS = 1_000_000
+CALL: dict[str, Any] = {
+    "fn": "time",
+    "prompt": "",
+    "question": None,
+    "model": None,
+    "max_tokens": None,
+    "recursive": None,
+    "dedupe": True,
+    "kind": "clock",
+}
+"""The host call that asks what time it is."""
 _NS = 1_000_000_000
 
 
@@ -44,13 +58,69 @@ def number_of(seed: str) -> int:
     return found >> 1
 
 
-def install(seed: str) -> None:
+class Calendar:
+    """What time it is for the code of one session. Times are in nanoseconds."""
+
+    def __init__(self, start_ns: int) -> None:
+        self.ask: Callable[[], int | None] | None = None
+        """Asks the host; None for a calendar that only begins where it should. It gives None where
+        the host can't be asked now."""
+        self.elapsed_ns = 0
+        """What the readings and the sleeping took so far."""
+        self.base_ns = start_ns
+        """The time of day when nothing had elapsed."""
+        self.is_asked = False
+        """Whether the running cell has asked."""
+
+    def begin_cell(self) -> None:
+        """The next reading asks."""
+        self.is_asked = False
+
+    def tick(self) -> int:
+        """One more reading: what has elapsed."""
+        self.elapsed_ns += TICK_NS
+        return self.elapsed_ns
+
+    def now_ns(self) -> int:
+        """The time of day, read once more."""
+        elapsed_ns = self.tick()
+        if self.ask is not None and not self.is_asked and not _imports():
+            self.is_asked = True
+            now_ns = self.ask()
+            if now_ns is None:
+                self.is_asked = False
+            else:
+                self.set_to(now_ns)
+        return self.base_ns + elapsed_ns
+
+    def set_to(self, now_ns: int) -> None:
+        """Go on from this time, unless it is past already."""
+        self.base_ns = max(self.base_ns, now_ns - self.elapsed_ns)
+
+
+def install(seed: str) -> Calendar:
     """Fix both for this process. Modules that took functions of `time` before keep
     the system's."""
-    _fix_calendar(start_of(seed) * _NS)
+    calendar = Calendar(start_of(seed) * _NS)
+    _fix_calendar(calendar)
     for name in ("_datetime", "_zoneinfo"):  # the second needs the first
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not there
     sys.meta_path.insert(0, _Seeding(seed))
+    return calendar
+
+
+def told_ns(answers: "list[tuple[str, str]]") -> int | None:
+    """What the host said to `CALL`: nanoseconds since 1970; None when it doesn't know."""
+    [(kind, text)] = answers
+    return round(float(text) * 1e6) * 1_000 if kind == "text" else None
+
+
+def _imports() -> bool:
+    """Whether it is a module that reads the time while it is imported, as `logging` does."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # as `logging` does it
+    while frame.f_back is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__"
 
 
 def _days(year: int, month: int, day: int) -> int:
@@ -61,36 +131,31 @@ def _days(year: int, month: int, day: int) -> int:
     return since + (month * 153 + 2) // 5 + day - 1 - 719_468
 
 
-def _fix_calendar(now_ns: int) -> None:
-    began_ns, sleep = now_ns, time.sleep
+def _fix_calendar(calendar: Calendar) -> None:
+    sleep = time.sleep
     localtime, gmtime, strftime = time.localtime, time.gmtime, time.strftime
     ctime, asctime = time.ctime, time.asctime
-
-    def tick() -> int:
-        nonlocal now_ns
-        now_ns += TICK_NS
-        return now_ns
+    read = calendar.now_ns
 
     def slept(seconds: float, /) -> None:
-        nonlocal now_ns
         sleep(seconds)
-        now_ns += int(seconds * _NS)
+        calendar.elapsed_ns += int(seconds * _NS)
 
     def filled(function: Callable[[float], Any]) -> Callable[..., Any]:
         def given(secs: float | None = None, /) -> Any:
-            return function(tick() / _NS if secs is None else secs)
+            return function(read() / _NS if secs is None else secs)
 
         return given
 
     def fixed_asctime(t: Any = None, /) -> str:
-        return asctime(localtime(tick() / _NS) if t is None else t)
+        return asctime(localtime(read() / _NS) if t is None else t)
 
     def fixed_strftime(form: str, t: Any = None, /) -> str:
-        return strftime(form, localtime(tick() / _NS) if t is None else t)
+        return strftime(form, localtime(read() / _NS) if t is None else t)
 
     fixed: dict[str, Any] = {
-        "time": lambda: tick() / _NS,
-        "time_ns": tick,
+        "time": lambda: read() / _NS,
+        "time_ns": lambda: read(),
         "sleep": slept,
         "gmtime": filled(gmtime),
         "localtime": filled(localtime),
@@ -99,8 +164,8 @@ def _fix_calendar(now_ns: int) -> None:
         "strftime": fixed_strftime,
     }
     for name in ("perf_counter", "process_time", "thread_time"):
-        fixed[name] = lambda: (tick() - began_ns) / _NS
-        fixed[f"{name}_ns"] = lambda: tick() - began_ns
+        fixed[name] = lambda: calendar.tick() / _NS
+        fixed[f"{name}_ns"] = lambda: calendar.tick()
     for name, function in fixed.items():
         function.__name__ = function.__qualname__ = name
         function.__module__ = "time"

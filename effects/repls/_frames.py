@@ -21,9 +21,14 @@ Whose turn it is, is always clear, and both sides keep to it:
 | `read` | `value` |
 
 A request with ``"spin": true`` says that the one after it may follow quickly, see `_pace`.
+
+A call of a `pause` is a row: the values of `CALL_FIELDS`, without their names, which are most of
+what there is to write and to read.
 """
 
 import json
+from collections.abc import Callable
+from json import encoder
 from typing import Any
 
 LENGTH_BYTES = 4
@@ -32,13 +37,30 @@ HEADER_BYTES = LENGTH_BYTES + MARK_BYTES
 MAX_FRAME_BYTES = 64 << 20
 """Longest payload that the host takes from a child: it must hold a variable that is read."""
 
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+CALL_FIELDS = (
+    "fn",
+    "prompt",
+    "question",
+    "model",
+    "max_tokens",
+    "recursive",
+    "dedupe",
+    "kind",
+    "schema",
+)
+"""What is told of a host call: fields of `HostCall`, in this order."""
+
 _load = json.JSONDecoder().raw_decode  # `decode` would look for blanks around it, by `re`
+
+
+def row(call: dict[str, Any]) -> list[Any]:
+    """A call as it stands in a frame; None for what it doesn't say."""
+    return [*map(call.get, CALL_FIELDS)]
 
 
 def encode(message: dict[str, Any], mark: bytes) -> bytes:
     """A whole frame."""
-    payload = _dump(message).encode("utf-8", "surrogatepass")
+    payload = _dumped(message).encode("utf-8", "surrogatepass")
     return len(payload).to_bytes(LENGTH_BYTES, "big") + mark + payload
 
 
@@ -49,3 +71,25 @@ def decode(payload: bytes | bytearray) -> Any:
     if end != len(text):
         raise ValueError(f"a frame has {len(text) - end} characters after its JSON")
     return message
+
+
+def _dumper() -> Callable[[dict[str, Any]], str]:
+    """What makes JSON. `JSONEncoder.encode` would build its machinery for each frame anew, which
+    takes longer than a small frame itself."""
+    make, text_of = _accelerated("c_make_encoder"), _accelerated("c_encode_basestring")
+    try:
+        dump = make(None, None, text_of, None, ":", ",", False, False, True)
+    except TypeError:  # a Python that has none of this kind
+        return json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+    def dumped(message: dict[str, Any]) -> str:
+        return "".join(dump(message, 0))
+
+    return dumped
+
+
+def _accelerated(name: str) -> Any:
+    return getattr(encoder, name, None)
+
+
+_dumped = _dumper()

@@ -2,8 +2,9 @@
 
 For a sandbox that lacks them. Only functions of a closed list are called, on plain data, and only
 those that compute a value from their arguments and reach nothing else. They run the model's data
-and patterns, so they get a process with an empty environment, a memory limit, and an end when
-they take too long; it is started by the first call.
+and patterns, so they get a process with an empty environment, a memory limit, what of the sandbox
+fits it (`effects.sandbox._helper`), and an end when they take too long; it is started by the
+first call.
 
 Values cross as `marshal` has them: what the process sends is trusted, what it gets is plain data
 by construction.
@@ -17,6 +18,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from effects.repls._searcher import SANDBOX_FOLDER
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "ast": ("literal_eval",),
@@ -50,7 +53,11 @@ INTERPRETER_BYTES = 256 << 20
 
 _CHILD = """
 import importlib, marshal, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
+sys.path.insert(0, sys.argv[1])
+import _helper
+del sys.path[0]
+_helper.lock()
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
 files = sys.stdin.buffer, sys.stdout.buffer
 while head := files[0].read(8):
     name, args, options = marshal.loads(files[0].read(int.from_bytes(head, "little")))
@@ -149,7 +156,7 @@ class Library:
         if self._process is None:
             memory_bytes = INTERPRETER_BYTES + self._memory_bytes
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CHILD, str(memory_bytes)],
+                [sys.executable, "-I", "-S", "-c", _CHILD, SANDBOX_FOLDER, str(memory_bytes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -4,7 +4,9 @@ Standard library only, and nothing of this project: the sandboxed child process 
 by itself.
 
 1. Time: a timer signal whose handler raises `CellTimeout` in the main thread at the limit, and
-   again every 0.1 seconds, so that no ``except:`` swallows it for ever.
+   again every 0.1 seconds, so that no ``except:`` swallows it for ever. The timer is set when
+   code starts, and left alone when it waits or has ended: a signal that comes too early sets it
+   anew.
 2. The handler raises only while model-written code runs (`Guard.active`) and no host call is
    under way (`Guard.waiting`): the runtime's own lines are never torn apart.
 3. Memory: a limit of the address space on top of what the process has when it is ready.
@@ -16,6 +18,7 @@ by itself.
 import resource
 import sys
 from collections.abc import Callable
+from time import perf_counter  # taken before `_fixed` puts another one in its place
 from typing import Any
 
 TICK_S = 0.1
@@ -54,6 +57,11 @@ class Guard:
         self._limit_s = limit_s
         self._memory_bytes = 0
         self._expired = False
+        self._ends_s = 0.0
+        """When the time is up, by `perf_counter`; of no meaning while it waits."""
+        self._is_set = False
+        """The timer was set, and hasn't been stopped since."""
+        self._handlers = ((_signal.SIGALRM, self._on_alarm), (_signal.SIGINT, self._on_interrupt))
         self._for_code = self._for_runtime = resource.getrlimit(resource.RLIMIT_AS)
         self._take_signals()
 
@@ -83,10 +91,10 @@ class Guard:
         """Model-written code is about to run, for the whole limit or less."""
         self.left_s = self._limit_s if limit_s is None else limit_s
         self._expired = self.waiting = False
-        self._take_signals()  # code may have put handlers of its own in place
         _set_memory(self._for_code)
+        self._ends_s = perf_counter() + self.left_s
         self.active = True
-        _signal.setitimer(_signal.ITIMER_REAL, self.left_s, TICK_S)
+        self._set_timer(self.left_s)
 
     def name_limit(self, error: BaseException) -> None:
         """Say which limit a bare `MemoryError` is about, unless it came without one."""
@@ -97,8 +105,8 @@ class Guard:
     def stop(self) -> None:
         """Model-written code has ended."""
         self.active = False
-        left_s, _ = _signal.setitimer(_signal.ITIMER_REAL, 0.0)
-        self.left_s = 0.0 if self._expired else left_s
+        self.left_s = 0.0 if self._expired else max(0.0, self._ends_s - perf_counter())
+        self._take_signals()  # code may have put handlers of its own in place
         _set_memory(self._for_runtime)
 
     def pause(self) -> None:
@@ -106,22 +114,41 @@ class Guard:
         if self._expired:
             raise self._timeout()
         self.waiting = True
-        self.left_s, _ = _signal.setitimer(_signal.ITIMER_REAL, 0.0)
+        self.left_s = max(0.0, self._ends_s - perf_counter())
         _set_memory(self._for_runtime)
 
     def resume(self) -> None:
         """A host call has ended. The code may have ended before it, if a thread made the call."""
-        if self.active:
-            _set_memory(self._for_code)
-            _signal.setitimer(_signal.ITIMER_REAL, max(self.left_s, 0.001), TICK_S)
+        if not self.active:
+            self.waiting = False
+            return
+        _set_memory(self._for_code)
+        self._ends_s = perf_counter() + self.left_s
+        # From here on a signal sets the timer anew. One that came before has stopped it.
         self.waiting = False
+        if not self._is_set:
+            self._set_timer(max(self.left_s, 0.001))
 
     def _take_signals(self) -> None:
-        _signal.signal(_signal.SIGALRM, self._on_alarm)
-        _signal.signal(_signal.SIGINT, self._on_interrupt)
+        for number, handler in self._handlers:
+            if _signal.getsignal(number) != handler:
+                _signal.signal(number, handler)
+                self._stop_timer()  # it may be set for something else
+
+    def _set_timer(self, seconds: float) -> None:
+        self._is_set = True
+        _signal.setitimer(_signal.ITIMER_REAL, seconds, TICK_S)
+
+    def _stop_timer(self) -> None:
+        self._is_set = False
+        _signal.setitimer(_signal.ITIMER_REAL, 0.0)
 
     def _on_alarm(self, *_: object) -> None:
-        if self.active:
+        if not self.active or (self.waiting and not self._expired):
+            self._stop_timer()
+        elif not self._expired and (early_s := self._ends_s - perf_counter()) > 0:
+            self._set_timer(early_s)
+        else:
             self._expired = True
             if not self.waiting:
                 raise self._timeout()

@@ -33,7 +33,23 @@ _READERS = (
 )
 _CONSUMERS = frozenset(_READERS.split())
 """Functions that read an iterable once, from its beginning, so that a list will do."""
+_READINGS = frozenset(
+    ["time", "time_ns", "now", "today", "localtime", "gmtime", "strftime", "ctime"]
+)
+"""Functions of modules that ask the host what time it is."""
 _BUILTIN_NAMES = frozenset(dir(builtins))
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_BRIDGED = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.GeneratorExp,
+    ast.Call,
+    ast.Delete,
+    ast.FunctionDef,
+    ast.AsyncWith,
+    ast.Name,
+)
+"""What may have a gap, or be one."""
 _EXEC_DELETE = "exec('try: raise ValueError\\nexcept ValueError as {}: pass')"
 """Deletes a global: the sandbox unbinds the name of a caught exception as Python does."""
 
@@ -78,19 +94,23 @@ class _Bridges:
         self.done = Bridged()
         self._edits = edits
         self._bound = bound
+        self._builtins = BUILTINS.difference(bound)
 
     def visit(self, node: ast.AST, place: _Place) -> None:
         """Bridge the gaps of a node, then those below it."""
         if place.in_text and isinstance(node, ast.expr) and self._edits.is_exact(node):
             # Once a place is right, so are those below.
             place = _Place(place.parent, place.is_top, False)
-        if not place.in_text:
+        if not place.in_text and isinstance(node, _BRIDGED):
             self._bridge(node, place)
-        scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-        is_top = place.is_top and not isinstance(node, scopes)
-        in_text = place.in_text or isinstance(node, ast.JoinedStr)
+        below: _Place | None = None
         for child in ast.iter_child_nodes(node):
-            self.visit(child, _Place(node, is_top, in_text))
+            if isinstance(child, ast.expr_context):
+                continue
+            if below is None:
+                is_top = place.is_top and not isinstance(node, _SCOPES)
+                below = _Place(node, is_top, place.in_text or isinstance(node, ast.JoinedStr))
+            self.visit(child, below)
 
     def awaits(self, found: _awaits.Awaited, asking: Collection[str]) -> None:
         """Make subcalls awaitable where they are awaited."""
@@ -124,7 +144,7 @@ class _Bridges:
                     self.done.shims.add("yield")
             case ast.AsyncWith():
                 self._async_with(node)
-            case ast.Name(id=name, ctx=ast.Load()) if name in BUILTINS - set(self._bound):
+            case ast.Name(id=name, ctx=ast.Load()) if name in self._builtins:
                 self.done.shims.add(name)
             case _:
                 pass
@@ -229,6 +249,8 @@ class _Bridges:
             case ast.Name(id=name):
                 return name not in _BUILTIN_NAMES or name in self._bound
             case ast.Attribute(value=ast.Name(id="self" | "ctx")):
+                return True
+            case ast.Attribute(attr=attr) if attr in _READINGS:
                 return True
             case ast.Lambda(body=body):
                 return any(
@@ -344,9 +366,11 @@ def _key(call: ast.Call) -> ast.expr | None:
 
 
 def _is_method_of_value(function: ast.expr) -> bool:
-    """A method of anything but the runtime's context: the host knows nothing of it."""
+    """A method of anything but the runtime's context, or a clock: the host knows nothing of it."""
     match function:
         case ast.Attribute(value=ast.Name(id="ctx")):
+            return False
+        case ast.Attribute(attr=attr) if attr in _READINGS:
             return False
         case ast.Attribute():
             return True

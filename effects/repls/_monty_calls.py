@@ -26,11 +26,12 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _combinators, _finals, _functions, _functions_json, _tools
+from effects.repls import _asking, _finals, _functions
 from effects.repls._finals import Signal
 from effects.repls._functions import Ask, Program, Styles, SubcallError
 from effects.repls._library import Library
 from effects.repls._monty_bridges import LATER, TEXT_METHOD, TEXT_METHODS
+from effects.repls._monty_clock import Clock
 from effects.repls._monty_later import Later, SavedCall
 from effects.repls._monty_values import ATTRIBUTES, arguments, encodable, stub
 from effects.repls._monty_worker import Snapshot
@@ -100,22 +101,19 @@ class Calls:
             allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
             memory_bytes=settings.limits.memory_bytes,
         )
-        self._programs = {
-            **_functions.programs(
-                view,
-                parallel_subcalls=settings.parallel_subcalls,
-                styles=Styles(settings.subcall_error, settings.batch_error),
-            ),
-            **_functions_json.programs(),
-            **_combinators.programs(),
-            **_tools.programs(settings.tool_forms()),
-        }
+        self._programs = _asking.programs(
+            view,
+            parallel_subcalls=settings.parallel_subcalls,
+            styles=Styles(settings.subcall_error, settings.batch_error),
+            tools=settings.tool_forms(),
+        )
         self.asking = frozenset(self._programs)
         """Names of the functions that ask sub-models."""
         self.library = Library(
             allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
             memory_bytes=settings.limits.memory_bytes,
         )
+        self.clock = Clock(settings)
         self._later = Later(self._programs, self._ended, view, say)
         self._awaited = {LATER + name: name for name in self._programs}
         self._plain: dict[str, Callable[..., Any]] = {
@@ -166,6 +164,8 @@ class Calls:
                     return step
                 case NameLookupSnapshot():
                     step = self._look_up(step)
+                case FunctionSnapshot() if self.clock.reads(step):
+                    step = self._proceed(step, self.clock.read(step), [])
                 case FunctionSnapshot(is_os_function=True):
                     step = step.resume_auto()
                 case FunctionSnapshot():
@@ -212,17 +212,22 @@ class Calls:
         self._later.restore(later)
         if isinstance(step, FutureSnapshot):
             return self._wait(step, None, self._later.request(), [])
-        if not isinstance(step, FunctionSnapshot) or step.function_name not in self._programs:
+        if not isinstance(step, FunctionSnapshot):
             raise ValueError("the sandbox waits for something else")
         try:
-            args, options = arguments(step, self._view)
-            program = self._programs[step.function_name](*args, **options)
+            program = self._program_of(step)
             for number in range(len(given)):
                 _next_ask(program, given[:number], _unsaid)
             ask = _next_ask(program, given, _unsaid)
         except Exception as error:
             raise ValueError(f"the program doesn't ask what it asked: {error!r}") from error
         return self._wait(step, program, ask, given)
+
+    def _program_of(self, step: FunctionSnapshot) -> Program:
+        if self.clock.reads(step):
+            return self.clock.read_again(step)
+        args, options = arguments(step, self._view)
+        return self._programs[step.function_name](*args, **options)
 
     def value(self, name: str) -> Any:
         """What a name of `VALUES` stands for."""
@@ -235,6 +240,7 @@ class Calls:
     def begin_cell(self) -> None:
         """Forget what the last cell left."""
         self.raised.clear()
+        self.clock.calendar.begin_cell()
         self.signal = None
         self._later.clear()
 

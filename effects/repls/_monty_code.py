@@ -42,6 +42,16 @@ _SCOPES = (
     ast.DictComp,
     ast.GeneratorExp,
 )
+_NAMING = (
+    ast.Name,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.ExceptHandler,
+    ast.alias,
+    ast.pattern,
+)
+"""Nodes that read or bind names."""
 _parsing = threading.Lock()
 
 
@@ -90,17 +100,20 @@ def prepare(
     tree = _parsed(source)
     if tree is None:
         return Cell(number, source, source)
-    names, bound = _names(tree)
-    modules = _modules(tree)
+    nodes = list(ast.walk(tree))
+    names, bound = _names(nodes)
+    modules = _modules(nodes)
     edits = Edits(source)
     _echo(tree, edits)
     if "SHOW_VARS" in names:
         _show_vars(tree, edits)
     try:
-        bridged = bridge(tree, edits, asking, (owned | bound | _arguments(tree)) - modules)
+        bridged = bridge(tree, edits, asking, (owned | bound | _arguments(nodes)) - modules)
     except RecursionError:  # nested more deeply than anyone writes
         return Cell(number, source, source)
-    texts = sum(isinstance(node, ast.Name) and node.id == "P" for node in ast.walk(tree))
+    texts = 0
+    if "P" in names:
+        texts = sum(isinstance(node, ast.Name) and node.id == "P" for node in nodes)
     return Cell(
         number,
         source,
@@ -148,19 +161,21 @@ def _top_level_calls(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
             yield from _top_level_calls(ast.iter_child_nodes(node))
 
 
-def _modules(tree: ast.Module) -> frozenset[str]:
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+def _modules(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    imports = [node for node in nodes if isinstance(node, ast.Import)]
     return frozenset(alias.name for node in imports for alias in node.names if not alias.asname)
 
 
-def _arguments(tree: ast.Module) -> frozenset[str]:
-    return frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg))
+def _arguments(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    return frozenset(node.arg for node in nodes if isinstance(node, ast.arg))
 
 
-def _names(tree: ast.Module) -> tuple[frozenset[str], frozenset[str]]:
+def _names(nodes: Iterable[ast.AST]) -> tuple[frozenset[str], frozenset[str]]:
     """The names that a source reads or binds, and those that it binds."""
     names, bound = set[str](), set[str]()
-    for node in ast.walk(tree):
+    for node in nodes:
+        if not isinstance(node, _NAMING):
+            continue
         match node:
             case ast.Name(id=name, ctx=context):
                 (names if isinstance(context, ast.Load) else bound).add(name)

@@ -5,7 +5,7 @@ while a call waits.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from effects.repls import _finals, _summaries
 from effects.repls._finals import Signal
@@ -13,6 +13,8 @@ from effects.repls._monty_calls import VALUES
 from effects.repls._monty_shims import MODULE_KINDS
 from rlm_fsm.values import CodeError, GivenFinal, Variable
 
+_VARIABLES = "_rlm_variables"
+"""Key of what is told of the variables."""
 PRELUDE = f"""{_summaries.SOURCE}
 def _rlm_is_protocol(value):
     return isinstance(value, dict) and "content" in value and "ready" in value
@@ -22,10 +24,12 @@ def _rlm_told(names):
         if name[0] != "_" and name not in _rlm_own:
             kind = type(value).__name__
             found[name] = (kind, _rlm_summary(value) if kind != "module" else "")
-    return found
+    return {{{_VARIABLES!r}: found}}
 """
-_OWN = "_rlm_own = {!r}"
-_TOLD = "_rlm_told(locals())"
+_OWN = "_rlm_own = {{{}}}"
+TOLD = "_rlm_told(locals())"
+"""Expression that tells of the variables, at the top level. A cell that raises nothing ends with
+it: one more thing to feed would take as long as a small cell."""
 _IS_READY = "isinstance(answer, dict) and bool(answer.get('ready'))"
 _TAKE = "answer['ready'] = False\nanswer.get('content', '')"
 _HOLDERS = "[k for k, v in locals().items() if type(v) is str and v == _rlm_asked]"
@@ -35,9 +39,15 @@ Evaluate = Callable[..., Any]
 """Evaluates an expression of the sandbox, with values bound before: (expression, inputs=None)."""
 
 
+def told_at_end(output: object) -> object:
+    """What a cell's last value tells of the variables; None where it didn't end with `TOLD`."""
+    is_told = isinstance(output, dict) and list(cast(dict[object, object], output)) == [_VARIABLES]
+    return cast(dict[str, object], output)[_VARIABLES] if is_told else None
+
+
 def own_names(names: frozenset[str]) -> str:
     """Source that tells the sandbox which names are the runtime's for good."""
-    return _OWN.format(sorted(names - _finals.SOFT))
+    return _OWN.format(", ".join([repr(name) for name in sorted(names - _finals.SOFT)]))
 
 
 class Ends:
@@ -80,24 +90,34 @@ class Ends:
             return None, CodeError(kind=kind, message=message, traceback=f"{kind}: {message}")
         return GivenFinal(**told), None
 
-    def variables(self, hidden: frozenset[str]) -> tuple[tuple[Variable, ...], int]:
-        """What is told of the variables, as the profile has it, and how many more there are."""
-        mode = self._tracker.mode
-        if mode == "none":
+    @property
+    def are_told(self) -> bool:
+        """Whether anything is told of the variables."""
+        return self._tracker.mode != "none"
+
+    def variables(
+        self, hidden: frozenset[str], told: object = None
+    ) -> tuple[tuple[Variable, ...], int]:
+        """What is told of the variables, as the profile has it, and how many more there are.
+
+        `told` is what `TOLD` gave, where the cell ended with it.
+        """
+        if not self.are_told:
             return (), 0
-        found: dict[str, tuple[str, str]] = self._evaluate(_TOLD)
+        found = self._evaluate(TOLD)[_VARIABLES] if told is None else told
+        pairs = cast(dict[str, tuple[str, str]], found)
         users = {
             name: (kind, summary)
-            for name, (kind, summary) in found.items()
+            for name, (kind, summary) in pairs.items()
             if kind not in MODULE_KINDS and (name not in hidden or _is_filled_answer(name, summary))
         }
-        if mode == "names":
+        if self._tracker.mode == "names":
             simple = (name for name, (kind, _) in users.items() if kind in _summaries.SIMPLE)
-            told, more = self._tracker.named(simple)
+            lines, more = self._tracker.named(simple)
         else:
-            lines = {name: line.removeprefix("_rlm_") for name, (_, line) in users.items()}
-            told, more = self._tracker.told(lines)
-        return tuple(Variable(name=n, summary=s, is_new=new) for n, s, new in told), more
+            summaries = {name: line.removeprefix("_rlm_") for name, (_, line) in users.items()}
+            lines, more = self._tracker.told(summaries)
+        return tuple(Variable(name=n, summary=s, is_new=new) for n, s, new in lines), more
 
     def _variable(self, name: str, text: object, hidden: frozenset[str]) -> Any:
         """What ``FINAL_VAR`` was given by name: see `_finals`, rule 2."""

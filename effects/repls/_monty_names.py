@@ -50,6 +50,8 @@ class Names:
         """Names that code has bound and keeps, those of modules left out."""
         self.shims = frozenset[str]()
         """What was added to the sandbox's library so far."""
+        self._hidden: tuple[object, frozenset[str]] | None = None
+        """What `hidden` was computed of last, and its value."""
 
     def load(self, saved: SavedNames) -> None:
         """Become what was written down."""
@@ -86,8 +88,12 @@ class Names:
     @property
     def hidden(self) -> frozenset[str]:
         """Names that are not the code's own variables now."""
-        builtins = (BUILTINS & self.shims) - self.owned
-        return (self._calls.names - self.spoiled - self.taken) | builtins
+        known = (self.spoiled, self.taken, self.shims, self.owned)
+        if self._hidden is None or self._hidden[0] != known:
+            builtins = (BUILTINS & self.shims) - self.owned
+            hidden = (self._calls.names - self.spoiled - self.taken) | builtins
+            self._hidden = (known, hidden)
+        return self._hidden[1]
 
     def users(self, types: Mapping[str, str]) -> dict[str, str]:
         """The variables that the code made, modules left out, of names with their types."""

@@ -28,7 +28,7 @@ from effects.repls._text import TextView
 from effects.repls.base import ReplSettings, SnapshotRefused, SnapshotRule
 from rlm_fsm._version import __version__
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the header and the layout; a reader refuses all others."""
 MAGIC: Final = b"RLMMONTY"
 MOST_DUMP_BYTES: Final = 64 << 20
@@ -78,6 +78,8 @@ class Saved:
     watch: list[str]
     types: dict[str, str]
     raised: dict[str, str]
+    clock: list[int]
+    """The calendar, see `Clock.saved`."""
 
 
 def maker_of(settings: ReplSettings, view: TextView, functions: str) -> Maker:

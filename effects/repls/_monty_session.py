@@ -11,7 +11,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from keyword import iskeyword
 from typing import Any
 
@@ -26,7 +25,7 @@ from pydantic_monty import (
 from effects.repls._functions import show_vars
 from effects.repls._monty_calls import ERRORS, VALUES, Calls, Given, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell
-from effects.repls._monty_ends import PRELUDE, Ends, own_names
+from effects.repls._monty_ends import PRELUDE, TOLD, Ends, own_names, told_at_end
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
 from effects.repls._monty_later import SavedCall
 from effects.repls._monty_names import Names
@@ -43,7 +42,7 @@ from effects.repls.base import (
     SnapshotRefused,
 )
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import CodeError, CodeResult, Message, ReadResult
+from rlm_fsm.values import CodeError, CodeResult, GivenFinal, Message, ReadResult, Variable
 
 _PRELUDE = f"""
 def {ECHO}(value):
@@ -99,7 +98,8 @@ class Session:
         self.paused: Paused | None = None
         """Where the cell of a session stands that was written down at a pause."""
         known = None if saved is None else unpack(saved, self._maker())
-        self._worker = Worker(settings.limits, room_bytes=room_bytes(view.text), seed=settings.seed)
+        clock, room = self._calls.clock.policy, room_bytes(view.text)
+        self._worker = Worker(settings.limits, room_bytes=room, seed=settings.seed, clock=clock)
         self._names = Names(view, self._calls, self._worker)
         try:
             if known is None:
@@ -136,6 +136,7 @@ class Session:
         """Go on with the paused cell. Raises `UsageError` for a wrong number of answers."""
         go = self._calls.take(answers)
         self._allow(self._left_s)
+        self._calls.clock.in_cell = True
         return self._run(go)
 
     def read(self, name: str) -> ReadResult:
@@ -190,6 +191,7 @@ class Session:
             watch=list(self._watch),
             types=dict(self._types),
             raised=calls.raised,
+            clock=calls.clock.saved(),
         )
         return pack(saved, self._maker())
 
@@ -228,6 +230,7 @@ class Session:
         self._names.load(saved)
         self._may_answer, self._calls.history = saved.may_answer, saved.history
         self._ends.seen = saved.seen
+        self._calls.clock.restore(saved.clock)
         if saved.given is None:
             self._worker.load(saved.dump, saved.feeds)
             return
@@ -253,9 +256,10 @@ class Session:
         if isinstance(step, Paused):
             self._left_s = self._calls.deadline - time.monotonic()
             return step
-        if step.output is not None:  # of a source that was fed as it is
+        told = told_at_end(step.output)
+        if told is None and step.output is not None:  # of a source that was fed as it is
             self._output("stdout", f"{step.output!r}\n")
-        return self._result(None)
+        return self._result(None, told)
 
     def _begin(self, cell: Cell) -> Snapshot:
         self._allow(self._settings.limits.cell_timeout_s)
@@ -264,43 +268,46 @@ class Session:
             self._types = self._all_types()
         self._cells[self._worker.next_file] = cell
         self._allow(self._settings.limits.cell_timeout_s)
-        return self._worker.feed(cell.code, inputs, self._output)
+        # What is told of `answer` depends on what becomes of it afterwards.
+        tells = cell.is_parsed and self._ends.are_told and not self._may_answer
+        code = f"{cell.code}\n{TOLD}" if tells else cell.code
+        self._calls.clock.in_cell = True
+        return self._worker.feed(code, inputs, self._output)
 
     def _allow(self, seconds: float) -> None:
         self._calls.deadline = time.monotonic() + seconds
 
     # -- results
 
-    def _result(self, error: CodeError | None) -> CodeResult:
+    def _result(self, error: CodeError | None, told: object = None) -> CodeResult:
+        self._calls.clock.in_cell = False
         watched: dict[str, str] = {}
-        result = CodeResult()
+        final: GivenFinal | None = None
+        variables, more = tuple[Variable, ...](), 0
         try:
             if not self.is_lost:
-                result, error = self._end(error)
+                hidden = self._names.hidden
+                final, problem = self._ends.final(
+                    self._calls.signal, may_answer=self._may_answer, hidden=hidden
+                )
+                error = error or problem
+                variables, more = self._ends.variables(hidden, told)
             for name in () if self.is_lost else self._watch:
                 text, _, is_none = self._value(name, watched=True)
                 if text is not None and text.strip() and not is_none:
                     watched[name] = text
         except (MontyError, RuntimeError) as failure:
             error = error or self._judge(failure)
-        return replace(
-            result,
+        return CodeResult(
+            final=final,
+            variables=variables,
+            more_variables=more,
             stdout=self._output.text(),
             stdout_chars=self._output.chars,
             error=error,
             watched={} if self.is_lost else watched,
             repl_lost=self.is_lost,
         )
-
-    def _end(self, error: CodeError | None) -> tuple[CodeResult, CodeError | None]:
-        """The final answer and the variables of a cell, and its error, should the answer be one."""
-        hidden = self._names.hidden
-        final, problem = self._ends.final(
-            self._calls.signal, may_answer=self._may_answer, hidden=hidden
-        )
-        variables, more = self._ends.variables(hidden)
-        result = CodeResult(final=final, variables=variables, more_variables=more)
-        return result, error or problem
 
     def _is_signal(self, error: CodeError) -> bool:
         signal = self._calls.signal

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic_monty import (
     FunctionSnapshot,
@@ -20,7 +20,7 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls._fixed import number_of, start_of
+from effects.repls._fixed import DEFAULT_START_S, number_of
 from effects.repls._monty_values import Output, encodable, utf8_bytes
 from effects.repls.base import ReplLimits, ReplUnavailable
 
@@ -29,6 +29,7 @@ from effects.repls.base import ReplLimits, ReplUnavailable
 # (AttributeError: 'userbase'), later ones are.
 sysconfig.get_config_vars()
 
+_STANDING = datetime.fromtimestamp(DEFAULT_START_S, UTC).replace(tzinfo=None)
 SEED = 0
 """Where random numbers begin in a session without a seed."""
 BACKSTOP_S = 10.0
@@ -82,11 +83,18 @@ def room_bytes(text: str) -> int:
 class Worker:
     """A worker process, started by the constructor, which raises `ReplUnavailable`.
 
-    `room_bytes` of memory are added to the limit. `seed`: see `_fixed`. All calls block; `kill`
-    alone may come from another thread.
+    `room_bytes` of memory are added to the limit. `seed`: see `_fixed`. `clock`: see
+    `Clock.policy`. All calls block; `kill` alone may come from another thread.
     """
 
-    def __init__(self, limits: ReplLimits, *, room_bytes: int, seed: str = "") -> None:
+    def __init__(
+        self,
+        limits: ReplLimits,
+        *,
+        room_bytes: int,
+        seed: str = "",
+        clock: datetime | Literal["call_host"] | None = None,
+    ) -> None:
         self._feeds = 0
         self._unsearched: AbstractContextManager[None] = (
             nullcontext() if _is_installed(TELEMETRY) else Unsearched(TELEMETRY)
@@ -96,7 +104,7 @@ class Worker:
         # A pool of its own: the process then ends with the session, and is nobody else's.
         self._pool = Monty(max_processes=1, request_timeout=limits.cell_timeout_s + BACKSTOP_S)
         try:
-            self._open(limits, room_bytes, seed)
+            self._open(limits, room_bytes, seed, clock)
         except (MontyError, OSError, RuntimeError) as error:
             self.close()
             raise ReplUnavailable(
@@ -104,7 +112,13 @@ class Worker:
                 'repl_backend="python" runs code in a CPython process instead.'
             ) from error
 
-    def _open(self, limits: ReplLimits, room_bytes: int, seed: str) -> None:
+    def _open(
+        self,
+        limits: ReplLimits,
+        room_bytes: int,
+        seed: str,
+        clock: datetime | Literal["call_host"] | None,
+    ) -> None:
         self._pool.__enter__()
         session = self._pool.checkout(
             limits={
@@ -114,7 +128,7 @@ class Worker:
                 "max_recursion_depth": 1000,  # as CPython's
             },
             os_policy={
-                "datetime": datetime.fromtimestamp(start_of(seed), UTC).replace(tzinfo=None),
+                "datetime": clock or _STANDING,
                 "random_start": {"seed": number_of(seed) if seed else SEED},
                 "sleep": "zero",
                 "process_time": "zero",

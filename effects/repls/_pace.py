@@ -14,7 +14,11 @@ a small cell needs it twice. A process that looks for the next frame for a momen
    machine that has no processor to spare.
 4. Nobody spins with a single processor, or while another session of this program waits for its
    child.
-5. An answer found by spinning leaves the event loop no turn; now and then it must have one.
+5. A host that doesn't spin waits asleep, but beside its event loop, as long as it would spin: the
+   processor is the child's, and a turn of the loop is saved. In vain as in 3; not at all while
+   another session waits, or after a pause.
+6. An answer found in one of these ways leaves the event loop no turn; now and then it must have
+   one.
 """
 
 HOST_SPIN_S = 150e-6
@@ -36,7 +40,17 @@ class Pace:
     Times are seconds of one clock that never goes back.
     """
 
-    __slots__ = ("_answered_s", "_child_spins", "_in_vain", "_may_spin", "_skip", "_turned_s")
+    __slots__ = (
+        "_answered_s",
+        "_block_skip",
+        "_blocks_in_vain",
+        "_child_spins",
+        "_in_vain",
+        "_may_spin",
+        "_skip",
+        "_soon",
+        "_turned_s",
+    )
 
     def __init__(self, processors: int) -> None:
         self._may_spin = processors > 1
@@ -46,12 +60,16 @@ class Pace:
         """Requests to go without spinning."""
         self._in_vain = 0
         """What the last spin in vain set `_skip` to; 0 after one that was not."""
+        self._soon = False
+        """The last request followed an answer quickly."""
+        self._block_skip = self._blocks_in_vain = 0
+        """The same for waiting beside the event loop."""
         self._answered_s = self._turned_s = float("-inf")
 
     def asks(self, now_s: float) -> tuple[bool, bool]:
         """A request goes out. Whether to spin for its answer, and whether to tell the child to
         spin after it."""
-        soon = now_s - self._answered_s < CHILD_SPIN_S
+        self._soon = soon = now_s - self._answered_s < CHILD_SPIN_S
         spins = self._child_spins and soon and not self._skip and not _asleep
         # The child is told one request ahead: it must be awake when spinning is tried again.
         self._child_spins = self._may_spin and soon and self._skip <= 1 and not _asleep
@@ -62,6 +80,18 @@ class Pace:
         """The host has spun for the answer, and found it or not."""
         self._in_vain = min(2 * self._in_vain + 1, MOST_SKIPPED) if in_vain else 0
         self._skip = self._in_vain
+
+    def blocks(self) -> bool:
+        """Whether the host, which doesn't spin, waits for this answer beside the event loop."""
+        if not self._soon or _asleep or self._block_skip:
+            self._block_skip -= self._block_skip > 0
+            return False
+        return True
+
+    def blocked(self, *, in_vain: bool) -> None:
+        """The host has waited so, and got the answer or not."""
+        self._blocks_in_vain = min(2 * self._blocks_in_vain + 1, MOST_SKIPPED) if in_vain else 0
+        self._block_skip = self._blocks_in_vain
 
     def sleeps(self) -> None:
         """The answer is waited for on the event loop. `wakes` must follow."""

@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from effects.repls._process import Started
+    from effects.repls._spawning import Started
 
 IDLE_S = 30.0
 """How long spare processes wait for a session."""
@@ -32,7 +32,7 @@ MOST_SPARES = min(4, os.cpu_count() or 1)
 
 
 class Process(Protocol):
-    """What the pool keeps: `effects.repls._process.Started`."""
+    """What the pool keeps: `effects.repls._spawning.Started`."""
 
     def is_alive(self) -> bool:
         """Whether it can still be given to a session."""

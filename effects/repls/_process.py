@@ -1,8 +1,6 @@
-"""One sandboxed child process, seen from the host: starting it, talking to it, ending it.
+"""One sandboxed child process, seen from the host: talking to it, and ending it.
 
-1. The process gets an empty environment, an empty folder of its own, and no descriptor but a
-   socket; the context's file comes with the first frame. So it can be started before it is known
-   what for (`_pool`). It leads a session, so that it can be ended with all it started.
+1. It is started and ended by `_spawning`.
 2. The socket doesn't block. Frames go out at once where they fit into its buffer; one callback
    on the event loop takes the answers, unless they come so soon that the request itself finds
    them (see `_pace`). There is one request at a time, and a frame that nobody waits for ends the
@@ -11,39 +9,32 @@
    request that it answers, and must be a JSON object, else the process is ended. A request that
    isn't answered in time ends it too.
 4. A request never raises for what the child does: it returns the frame, or `Lost`.
-5. The number of a process group may be given away once its leader has been reaped, so everything
-   is killed first and reaped last.
 """
 
 import asyncio
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from secrets import token_bytes
+from select import select
 from time import perf_counter
 from typing import Any, cast
 
-# Imported whole, so that Python caches the bytecode of what the child loads: it may not write.
-from effects.repls import _child, _frames
+from effects.repls import _frames
 from effects.repls._pace import HOST_SPIN_S, Pace
-from effects.sandbox.scratch import Scratch
+from effects.repls._spawning import REAP_TIMEOUT_S, Started, how_it_exited, kill_session
 
 READ_BYTES = 1 << 16
 """What is read at once; also the size from which a frame gets a buffer of its own."""
-REAP_TIMEOUT_S = 5.0
-"""How long a killed process may take to be gone: the system has to take back its memory."""
+MOST_FDS = 1024
+"""`select` takes descriptors below this."""
+MARKS_AT_ONCE = 32
+"""What is taken of them is copied, so not too many."""
 EXIT_TIMEOUT_S = 0.5
 """How long a process whose socket was closed may take to exit by itself: long enough to learn
 how it ended."""
 _POLL_S = 0.002
-_FOLDER = str(Path(__file__).parent)
-_SANDBOX_FOLDER = str(Path(__file__).parent.parent / "sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,46 +44,6 @@ class Lost:
     kind: str
     """``CellTimeout`` when it didn't answer in time, else ``ReplDied``."""
     message: str
-
-
-class Started:
-    """A child process that waits for its first frame. It belongs to no event loop."""
-
-    def __init__(self, plan: dict[str, Any]) -> None:
-        """Start it. Raises OSError when it can't be had.
-
-        `plan` is that of `effects.sandbox._layers`, less what is found here.
-        """
-        self.socket, inner = socket.socketpair()
-        self.scratch = Scratch()
-        try:
-            self.socket.setblocking(False)
-            full = {**plan, "folder": self.scratch.path, "host": os.getpid()}
-            self.process = _spawned(inner.fileno(), full)
-        except BaseException:
-            self.socket.close()
-            self.scratch.delete()
-            raise
-        finally:
-            inner.close()
-
-    def is_alive(self) -> bool:
-        """Whether it can still be given to a session."""
-        return _has_exited(self.process.pid) is None
-
-    def end(self) -> None:
-        """End it and delete its folder. Blocks until it is gone."""
-        self.socket.close()
-        _kill_session(self.process.pid)
-        self.reap()
-
-    def reap(self) -> None:
-        """Wait for the process, which was killed, and delete its folder."""
-        try:
-            self.process.wait(REAP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            pass  # stuck in the system; it can do nothing any more
-        self.scratch.delete()
 
 
 class Child:
@@ -107,10 +58,15 @@ class Child:
         """A request was sent and is not settled."""
         self._mark = b""
         """That of the last request."""
-        self._answers: list[dict[str, Any] | Lost] = []
-        """What came for it: one at most."""
+        self._marks = b""
+        """What the marks of the next requests are taken from."""
+        self._answer: dict[str, Any] | Lost | None = None
+        """What came for it."""
         self._waiter: asyncio.Future[None] | None = None
         """The request sleeps until this is done."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Looks whether `_deadline`, that of the request which sleeps, has passed."""
+        self._deadline = 0.0
         self._ended = False
         """The socket was closed at the other end."""
         self._unsent = memoryview(b"")
@@ -120,6 +76,7 @@ class Child:
         self._closed = False
         self._started = started
         self._socket = started.socket
+        self._may_block = self._socket.fileno() < MOST_FDS
         self._loop.add_reader(self._socket, self._on_readable)
 
     @property
@@ -131,29 +88,34 @@ class Child:
         self, message: dict[str, Any], timeout_s: float, *, fds: Sequence[int] = ()
     ) -> dict[str, Any] | Lost:
         """Send a frame, descriptors with it, and wait for the answer, at most `timeout_s`
-        seconds."""
+        seconds. The message is the process's: it is changed on its way."""
         if self.lost is not None:
             return self.lost
         self._asked = True
         spins, child_spins = self._pace.asks(perf_counter())
         try:
-            self._mark = token_bytes(_frames.MARK_BYTES)
-            message = {**message, "spin": True} if child_spins else message
-            self._send(_frames.encode(message, self._mark), fds)
+            self._mark = mark = self._new_mark()
+            if child_spins:
+                message["spin"] = True
+            self._send(_frames.encode(message, mark), fds)
             if spins:
                 self._spin()
-            if not self._answers:
+            elif self._may_block and self._pace.blocks():
+                self._block()
+            if self._answer is None:
                 await self._sleep(timeout_s)
             if self._pace.answered(perf_counter()):
                 await asyncio.sleep(0)
-            return self._answers[0]
+            answer = self._answer
+            assert answer is not None, "it sleeps until there is one"
+            return answer
         except asyncio.CancelledError:
             # The answer could not be told from that to the next request.
             self._lose(Lost("ReplDied", "the cell was cancelled"))
             raise
         finally:
             self._asked = False
-            self._answers.clear()
+            self._answer = None
 
     async def close(self, why: Lost) -> None:
         """End the process and all it started, and delete its folder. Safe to call twice."""
@@ -164,32 +126,59 @@ class Child:
         try:
             # The system tells of an exit by a signal, which belongs to the whole program.
             for _ in range(int(REAP_TIMEOUT_S / _POLL_S)):
-                if _has_exited(self.pid):
+                if how_it_exited(self.pid):
                     break
                 await asyncio.sleep(_POLL_S)
         finally:
             # Also while being cancelled: nothing may be left behind.
-            _kill_session(self.pid)
+            kill_session(self.pid)
             self._started.reap()
+
+    def _new_mark(self) -> bytes:
+        """Random bytes; the system is asked for many at once."""
+        if not self._marks:
+            self._marks = token_bytes(_frames.MARK_BYTES * MARKS_AT_ONCE)
+        mark, self._marks = self._marks[: _frames.MARK_BYTES], self._marks[_frames.MARK_BYTES :]
+        return mark
 
     def _spin(self) -> None:
         """Look for the answer for a moment."""
         end_s = perf_counter() + HOST_SPIN_S
-        while not self._answers and not self._ended and perf_counter() < end_s:
+        while self._answer is None and not self._ended and perf_counter() < end_s:
             self._on_readable()
-        self._pace.spun(in_vain=not self._answers)
+        self._pace.spun(in_vain=self._answer is None)
+
+    def _block(self) -> None:
+        """Wait for the answer for a moment, with the processor left to whoever wants it."""
+        end_s = perf_counter() + HOST_SPIN_S
+        left_s = HOST_SPIN_S
+        while self._answer is None and not self._ended and left_s > 0:
+            if not select([self._socket], (), (), left_s)[0]:
+                break
+            self._on_readable()
+            left_s = end_s - perf_counter()
+        self._pace.blocked(in_vain=self._answer is None)
 
     async def _sleep(self, timeout_s: float) -> None:
         """Wait on the event loop until there is an answer: in time, or `Lost`."""
         self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(timeout_s, self._on_timeout)
+        self._set_timer(self._loop.time() + timeout_s)
         self._pace.sleeps()
         try:
             await self._waiter
         finally:
             self._pace.wakes(perf_counter())
-            timer.cancel()
             self._waiter = None
+
+    def _set_timer(self, deadline: float) -> None:
+        """Have `_on_timer` called at the deadline or before it: a timer that is under way is left
+        alone, since a session makes thousands of requests that are answered long before."""
+        self._deadline = deadline
+        if self._timer is not None and self._timer.when() > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._on_timer)
 
     def _send(self, frame: bytes, fds: Sequence[int]) -> None:
         try:
@@ -265,18 +254,24 @@ class Child:
             message = None
         if not isinstance(message, dict):
             self._lose(Lost("ReplDied", "the process sent what is no frame, and was ended"))
-        elif not self._asked or self._answers:
+        elif not self._asked or self._answer is not None:
             self._lose(Lost("ReplDied", "the process spoke out of turn, and was ended"))
         else:
             self._settle(cast(dict[str, Any], message))
 
     def _settle(self, answer: dict[str, Any] | Lost) -> None:
         """Give the request its answer."""
-        self._answers.append(answer)
+        self._answer = answer
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _on_timeout(self) -> None:
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return  # the next request sets it again
+        if self._loop.time() < self._deadline:
+            self._set_timer(self._deadline)
+            return
         self._lose(
             Lost(
                 "CellTimeout",
@@ -291,7 +286,7 @@ class Child:
         self._tell_end(self._loop.time() + EXIT_TIMEOUT_S)
 
     def _tell_end(self, deadline: float) -> None:
-        how = _has_exited(self.pid)
+        how = how_it_exited(self.pid)
         if how is None and self._loop.time() < deadline:
             self._loop.call_later(_POLL_S, self._tell_end, deadline)
         else:
@@ -302,77 +297,11 @@ class Child:
         if self.lost is not None:
             return
         self.lost = lost
-        _kill_session(self.pid)
+        kill_session(self.pid)
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        if self._asked and not self._answers:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._asked and self._answer is None:
             self._settle(lost)
-
-
-def _spawned(socket_fd: int, plan: dict[str, Any]) -> "subprocess.Popen[bytes]":
-    if not sys.executable:
-        raise OSError("this Python doesn't know its own executable (sys.executable is empty)")
-    # As isolated as -I, which would also ignore the hash seed: sets of texts must come in the same
-    # order when a cell is run again.
-    flags = ["-P", "-s", "-S", "-B"]
-    given = [_FOLDER, _SANDBOX_FOLDER, str(socket_fd), json.dumps(plan)]
-    return subprocess.Popen(
-        [sys.executable, *flags, "-c", _child.PROGRAM, *given],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(socket_fd,),
-        cwd=plan["folder"],
-        env={"PYTHONHASHSEED": "0"},
-        start_new_session=True,
-    )
-
-
-def _has_exited(pid: int) -> str | None:
-    """How a child process ended, in words; None while it lives. It isn't reaped."""
-    try:
-        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return "ended"  # somebody else has reaped it
-    if status is None:
-        return None
-    if status.si_code == os.CLD_EXITED:
-        return f"exited with code {status.si_status}"
-    name = signal.Signals(status.si_status).name
-    return f"was killed by {name}" + (
-        " (by the system, if memory ran out)" if status.si_status == signal.SIGKILL else ""
-    )
-
-
-def _kill_session(leader: int) -> None:
-    """Kill a process group, and what else is in the session that its leader leads."""
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    for pid in _session_members(leader):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-
-def _session_members(leader: int) -> list[int]:
-    found = list[int]()
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != leader:
-            try:
-                stat = os.open(f"/proc/{name}/stat", os.O_RDONLY)  # quicker than a file object
-            except OSError:
-                continue
-            try:
-                # pid (name) state ppid pgrp session ...; the name may hold anything
-                fields = os.read(stat, 1024).rpartition(b")")[2].split(None, 4)
-            except OSError:
-                continue
-            finally:
-                os.close(stat)
-            if len(fields) > 3 and int(fields[3]) == leader:
-                found.append(int(name))
-    return found

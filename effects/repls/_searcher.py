@@ -6,8 +6,9 @@ pattern takes, and ``(a+)+$`` takes 20 seconds on 26 letters (measured 2026-11).
 which take linear time, are searched in place.
 
 The process is started by the first pattern, with the text copied into it, and lives until it is
-closed or must be killed. It holds `_text.TextView`, an empty environment and a memory limit, and
-talks frames over its pipes: 8 bytes of length, little-endian, then UTF-8.
+closed or must be killed. It holds `_text.TextView`, an empty environment, a memory limit and what
+of the sandbox fits it (`effects.sandbox._helper`), and talks frames over its pipes: 8 bytes of
+length, little-endian, then UTF-8.
 """
 
 import json
@@ -20,8 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from effects.repls._text import TextView
+from effects.sandbox import _helper
 
 Match = tuple[int, int, str]
+
+SANDBOX_FOLDER = str(Path(_helper.__file__).parent)
+"""What helpers load their layers from."""
 
 START_S = 30.0
 """Seconds that the process may take to start and to read the text; far more than it needs."""
@@ -30,9 +35,12 @@ INTERPRETER_BYTES = 256 << 20
 
 _CHILD = """
 import json, resource, sys
-sys.path.append(sys.argv[1])
+sys.path[:0] = sys.argv[1:3]
+import _helper
 from _text import TextView
-resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+del sys.path[:2]
+_helper.lock()
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]),) * 2)
 
 def receive():
     head = sys.stdin.buffer.read(8)
@@ -149,9 +157,9 @@ class Searcher:
             # The text as bytes and as characters of up to 4 bytes, and what is found.
             memory_bytes = INTERPRETER_BYTES + self._memory_bytes + 6 * len(text)
             began = time.monotonic()
-            folder = str(Path(__file__).parent)
+            folders = [str(Path(__file__).parent), SANDBOX_FOLDER]
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CHILD, folder, str(memory_bytes)],
+                [sys.executable, "-I", "-S", "-c", _CHILD, *folders, str(memory_bytes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -24,26 +24,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from effects.repls import (
+        _asking,
         _async,
         _cell,
-        _combinators,
         _finals,
+        _fixed,
+        _frames,
         _functions,
-        _functions_json,
         _limits,
+        _originals,
         _output,
         _summaries,
         _text,
         _tools,
     )
 else:
+    import _asking
     import _async
     import _cell
-    import _combinators
     import _finals
+    import _fixed
+    import _frames
     import _functions
-    import _functions_json
     import _limits
+    import _originals
     import _output
     import _summaries
     import _tools
@@ -72,15 +76,15 @@ class Session:
         batch_error: str,
         variables: str,
         tools: "list[_tools.Tool]",
+        calendar: "_fixed.Calendar | None" = None,
     ) -> None:
+        """`calendar` is one that asks the host, where the session has such a one."""
         self._view = view
         self._guard = guard
         self._exchange = exchange
         self._max_value_chars = max_value_chars
         self._compiler = _cell.Compiler()
         self._sink = _output.Sink(output_chars)
-        self._stdout = _output.Stream(self._sink, "<stdout>")
-        self._stderr = _output.Stream(self._sink, "<stderr>")
         self._pid = os.getpid()
         self._lock = allocate_lock()
         """Held through a host call: calls of several threads go one after the other."""
@@ -88,16 +92,16 @@ class Session:
         self._module = ModuleType("__main__")
         self._names = self._module.__dict__
         self._names["__builtins__"] = builtins
-        self._builtins = dict(builtins.__dict__)
-        self._modules = sys.modules
-        self._loaded = dict(sys.modules)
-        self._levels = sys.getrecursionlimit()
+        self._originals = _originals.Originals(self._module, self._sink)
         styles = _functions.Styles(subcall_error, batch_error)
         self._own = self._runtime_names(view, parallel_subcalls, styles, tools)
         self._soft: dict[str, Any] = {name: self._own.pop(name) for name in _finals.SOFT}
         self._tracker = _summaries.Tracker(variables)
         self._signal: _finals.Signal | None = None
         """The final answer that the running cell has given by a call."""
+        self._calendar = calendar
+        if calendar is not None:
+            calendar.ask = self._ask_time
         self._internal = frozenset(self._names)
         self._restore()
 
@@ -111,6 +115,8 @@ class Session:
         self._bind_named(code, history)
         self._asking_allowed = True
         self._signal = None
+        if self._calendar is not None:
+            self._calendar.begin_cell()
         error = _limits.guarded(self._guard, lambda: self._run(code))
         if os.getpid() != self._pid:
             os._exit(0)  # a copy made by os.fork has no session to go on with
@@ -200,7 +206,7 @@ class Session:
             most = self._max_value_chars
             found.append(_finals.told(form, value, fields=named, most=most, text_of=_cell.exact))
 
-        if signal is None and not isinstance(self._names.get("answer"), dict):
+        if signal is None and not _finals.may_be_ready(self._names.get("answer")):
             return None, None
         limit_s = max(self._guard.left_s, _limits.TICK_S)
         error = _limits.guarded(self._guard, work, limit_s)
@@ -211,13 +217,14 @@ class Session:
         """What is told of the variables, as the profile has it."""
         if self._tracker.mode == "none":
             return [], 0
-        kinds = self._variables()
         if self._tracker.mode == "names":
-            return self._tracker.named(n for n, kind in kinds.items() if kind in _summaries.SIMPLE)
+            kinds = self._variables().items()
+            return self._tracker.named(n for n, kind in kinds if kind in _summaries.SIMPLE)
         found = dict[str, str]()
 
         def work() -> None:
-            found.update({name: _summaries.summary(self._names[name]) for name in kinds})
+            names = self._names
+            found.update({name: _summaries.summary(names[name]) for name in self._users()})
 
         # Even a type's name may be the code's own doing.
         error = _limits.guarded(self._guard, work, max(self._guard.left_s, _limits.TICK_S))
@@ -253,7 +260,7 @@ class Session:
                 reply = self._exchange(
                     {
                         "t": "pause",
-                        "calls": request.calls,
+                        "calls": [_frames.row(call) for call in request.calls],
                         "parallel": request.parallel,
                         "left_s": self._guard.left_s,
                     }
@@ -263,46 +270,50 @@ class Session:
                 self._guard.resume()
         return [(kind, text) for kind, text in reply["answers"]]
 
+    def _ask_time(self) -> int | None:
+        """The time of day, where the host can be asked now."""
+        if not self._asking_allowed or self._lock.locked() or os.getpid() != self._pid:
+            return None
+        return _fixed.told_ns(self._ask(_functions.Ask([_fixed.CALL], False)))
+
     def _restore(self) -> None:
         """Put back what code may have overwritten, unless the name is its own now."""
-        builtins.__dict__.update(self._builtins)
-        sys.setrecursionlimit(self._levels)
+        self._originals.put_back()
         self._names.update(self._own)
         for name, value in self._soft.items():
             self._names.setdefault(name, value)
         self._names["__builtins__"] = builtins
         self._names["__name__"] = "__main__"
-        if not self._loaded.keys() <= self._modules.keys():
-            self._modules.update(self._loaded)
-        sys.modules = self._modules
-        self._modules["__main__"] = self._module
-        for name in ("stdout", "__stdout__"):
-            setattr(sys, name, self._stdout)
-        for name in ("stderr", "__stderr__"):
-            setattr(sys, name, self._stderr)
 
     def _variables(self) -> dict[str, str]:
         """The user's variables and the names of their types."""
-        return {
-            name: type(value).__name__
+        return {name: type(self._names[name]).__name__ for name in self._users()}
+
+    def _users(self) -> list[str]:
+        """The names of the user's variables, in the order in which they were made."""
+        own, soft, internal = self._own, self._soft, self._internal
+        return [
+            name
             for name, value in list(self._names.items())
-            if name not in self._own
+            if name not in own
+            and name not in internal
             and not name.startswith("_")
+            and (name not in soft or value is not soft[name] or name == "answer")
+            and (name != "answer" or self._is_readable(name))
             and not isinstance(value, ModuleType)
-            and (name not in self._soft or self._is_readable(name))
-        }
+        ]
 
     def _bind_named(self, code: str, history: list[dict[str, str]] | None) -> None:
         """Make what a cell names for the first time; the conversation, each time."""
-        if "P" not in self._own and _NAMES_P.search(code):
-            self._own["P"] = self._view.text
-        if "context" in code and "context" not in self._own:
-            view = self._view
+        own, view = self._own, self._view
+        if "P" not in own and _NAMES_P.search(code):
+            own["P"] = self._names["P"] = view.text
+        if "context" in code and "context" not in own:
             whole = list(view) if view.kind == "document_list" else view.text
-            self._own.update({"context": whole, "context_0": whole})
+            for name in ("context", "context_0"):
+                own[name] = self._names[name] = whole
         if history is not None:
-            self._own["history"] = history
-        self._restore()
+            own["history"] = self._names["history"] = history
 
     def _runtime_names(
         self,
@@ -333,17 +344,13 @@ class Session:
             value = _finals.one_value("FINAL_VAR", answer, options)
             self._give("FINAL_VAR", self._named_or_value(value))
 
-        asking = {
-            **_functions.programs(view, parallel_subcalls=parallel_subcalls, styles=styles),
-            **_functions_json.programs(),
-            **_combinators.programs(),
-            **_tools.programs(tools),
-        }
+        asking = _asking.programs(
+            view, parallel_subcalls=parallel_subcalls, styles=styles, tools=tools
+        )
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,
             "SubcallLimitError": _functions.SubcallLimitError,
-            "ToolError": _tools.ToolError,
-            "ToolDenied": _tools.ToolDenied,
+            **_tools.ERRORS,
             "SHOW_VARS": SHOW_VARS,
             "SUBMIT": SUBMIT,
             "FINAL": FINAL,

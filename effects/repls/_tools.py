@@ -42,6 +42,10 @@ class ToolDenied(ToolError):
     """A person refused the call. Making it again won't help."""
 
 
+ERRORS = {"ToolError": ToolError, "ToolDenied": ToolDenied}
+"""By the names that code knows them by."""
+
+
 def programs(tools: Iterable[Tool]) -> dict[str, Callable[..., Program]]:
     """The functions, by name."""
     return {tool["name"]: _program(tool) for tool in tools}

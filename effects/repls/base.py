@@ -24,6 +24,11 @@ class Paused:
     calls: tuple[HostCall, ...]
     parallel: bool = True
 
+    @property
+    def asks_time(self) -> bool:
+        """Whether one of the calls asks what time it is."""
+        return any(call.kind == "clock" for call in self.calls)
+
 
 Answer = Outcome
 """The outcome of one host call: what a paused cell is resumed with."""
@@ -186,6 +191,9 @@ class ReplSettings:
     seed: str = ""
     """Where chance and the calendar of the session begin, see `effects.repls._fixed`; empty: they
     are the system's."""
+    asks_clock: bool = False
+    """Whether code that has a seed, and asks for the time, is told the true one, by a host call of
+    kind ``clock``. Runs of rules 1 have the calendar that begins with the seed's."""
     without_layers: tuple[str, ...] = ()
     """Layers of the sandbox to leave out, by the names of `effects.sandbox.report`: for tests, and
     for a machine on which one of them does harm."""

@@ -17,35 +17,23 @@ over a socket (`_process`).
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
+from effects.repls._answers import code_result, paused, read_result
 from effects.repls._isolation import checked
 from effects.repls._pool import POOL
-from effects.repls._process import Child, Lost, Started
+from effects.repls._process import Child, Lost
 from effects.repls._sealed import ContextSource, Sealed, sealed
-from effects.repls._summaries import MAX_NAMES
+from effects.repls._spawning import Started
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
 from effects.sandbox.report import Report
 from rlm_fsm.errors import UsageError
-from rlm_fsm.values import (
-    CodeError,
-    CodeResult,
-    FinalForm,
-    GivenFinal,
-    HostCall,
-    HostKind,
-    Message,
-    Outcome,
-    ReadResult,
-    Variable,
-)
+from rlm_fsm.values import CodeError, CodeResult, HostCall, Message, Outcome, ReadResult
 
 START_TIMEOUT_S = 60.0
 """For a process to be ready. It takes 0.03 seconds."""
 GRACE_S = 2.0
 """Beyond the time limit, for the child to stop the cell itself and to tell of it."""
-_HOST_KINDS = get_args(HostKind)
-_FORMS = frozenset(get_args(FinalForm)) - {"text"}
 _CLOSED = Lost("ReplDied", "the session was closed while the cell ran")
 
 
@@ -141,7 +129,7 @@ class PythonRepl:
             frame = await self._child.request({"t": "read", "name": name}, timeout_s)
             if isinstance(frame, Lost):
                 return ReadResult(error=f"{name} can't be read: {frame.message}")
-            result = _read_result(frame)
+            result = read_result(frame)
             if result is None:
                 lost = await self._refuse()
                 return ReadResult(error=f"{name} can't be read: {lost.message}")
@@ -179,6 +167,7 @@ class PythonRepl:
             "memory_bytes": limits.memory_bytes,
             "scratch_bytes": limits.scratch_bytes,
             "seed": self._settings.seed,
+            "asks_clock": self._settings.asks_clock,
             "session": {
                 "output_chars": limits.output_chars,
                 "max_value_chars": self._settings.max_value_chars,
@@ -221,11 +210,12 @@ class PythonRepl:
         frame = await child.request(message, self._left_s + GRACE_S)
         if not isinstance(frame, Lost):
             match frame.get("t"):
-                case "pause" if (paused := _paused(frame)) is not None:
-                    self._calls = paused.calls
-                    self._left_s = min(self._left_s, max(0.0, frame["left_s"]))
-                    return paused
-                case "end" if (result := _code_result(frame, self._watch)) is not None:
+                case "pause" if (told := paused(frame)) is not None:
+                    pause, left_s = told
+                    self._calls = pause.calls
+                    self._left_s = min(self._left_s, left_s)
+                    return pause
+                case "end" if (result := code_result(frame, self._watch)) is not None:
                     return result
                 case _:
                     frame = await self._refuse()
@@ -262,125 +252,6 @@ def _lost_result(lost: Lost, limit_s: float) -> CodeResult:
         )
     error = CodeError(kind=lost.kind, message=message, traceback=f"{lost.kind}: {message}")
     return CodeResult(error=error, repl_lost=True)
-
-
-def _paused(frame: dict[str, Any]) -> Paused | None:
-    """The pause that a frame tells of; None for nonsense, as in the functions below."""
-    calls, parallel, left_s = frame.get("calls"), frame.get("parallel"), frame.get("left_s")
-    if not isinstance(calls, list) or not calls or not isinstance(parallel, bool):
-        return None
-    if not isinstance(left_s, int | float):
-        return None
-    made = [_host_call(call) for call in cast(list[object], calls)]
-    known = tuple(call for call in made if call is not None)
-    return Paused(calls=known, parallel=parallel) if len(known) == len(made) else None
-
-
-def _host_call(call: Any) -> HostCall | None:
-    match call:
-        case {
-            "fn": str(fn),
-            "prompt": str(prompt),
-            "question": str() | None as question,
-            "model": str() | None as model,
-            "max_tokens": int() | None as max_tokens,
-            "recursive": bool() | None as recursive,
-            "dedupe": bool(dedupe),
-            "kind": str(kind),
-        } if kind in _HOST_KINDS and isinstance(call.get("schema"), str | None):
-            return HostCall(
-                fn=fn,
-                prompt=prompt,
-                question=question,
-                model=model,
-                max_tokens=max_tokens,
-                recursive=recursive,
-                dedupe=dedupe,
-                kind=cast(HostKind, kind),
-                schema=call.get("schema"),
-            )
-        case _:
-            return None
-
-
-def _code_result(frame: dict[str, Any], watch: frozenset[str]) -> CodeResult | None:
-    # Looked up one by one: for the commonest frame, `match` would take three times as long.
-    out, chars = frame.get("out"), frame.get("chars")
-    told, watched = frame.get("error", ""), frame.get("watched")
-    if not isinstance(out, str) or not isinstance(chars, int) or not isinstance(watched, dict):
-        return None
-    error = None
-    if told is not None and (error := _code_error(told)) is None:
-        return None
-    texts: dict[str, str] = {}
-    for name, text in cast(dict[object, object], watched).items():
-        if not isinstance(name, str) or not isinstance(text, str) or name not in watch:
-            return None
-        texts[name] = text
-    final, variables = _final(frame.get("final")), _variables(frame.get("variables", []))
-    more = frame.get("more", 0)
-    if final is False or variables is None or not isinstance(more, int):
-        return None
-    return CodeResult(
-        stdout=out,
-        stdout_chars=chars,
-        error=error,
-        watched=texts,
-        final=final or None,
-        variables=variables,
-        more_variables=more,
-    )
-
-
-def _final(told: object) -> GivenFinal | Literal[False] | None:
-    """The final answer of a frame, None when there is none, False for nonsense."""
-    match told:
-        case None:
-            return None
-        case {
-            "form": str(form),
-            "text": str(text),
-            "kind": str(kind),
-            "data": str() | None as data,
-        } if form in _FORMS:
-            return GivenFinal(form=cast(FinalForm, form), text=text, kind=kind, data=data)
-        case _:
-            return False
-
-
-def _variables(told: object) -> tuple[Variable, ...] | None:
-    if not isinstance(told, list) or len(cast(list[object], told)) > MAX_NAMES:
-        return None
-    found: list[Variable] = []
-    for item in cast(list[object], told):
-        match item:
-            case [str(name), str(summary), bool(is_new)]:
-                found.append(Variable(name=name, summary=summary, is_new=is_new))
-            case _:
-                return None
-    return tuple(found)
-
-
-def _code_error(told: object) -> CodeError | None:
-    match told:
-        case {"kind": str(kind), "message": str(message), "traceback": str(traceback)}:
-            return CodeError(kind=kind, message=message, traceback=traceback)
-        case _:
-            return None
-
-
-def _read_result(frame: dict[str, Any]) -> ReadResult | None:
-    match frame:
-        case {
-            "t": "value",
-            "text": str() | None as text,
-            "error": str() | None as error,
-            "names": names,
-        } if isinstance(names, list):
-            known = [name for name in cast(list[object], names) if isinstance(name, str)]
-            return ReadResult(text=text, error=error, names=tuple(known))
-        case _:
-            return None
 
 
 def _seen(task: asyncio.Task[None]) -> None:

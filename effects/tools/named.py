@@ -6,7 +6,7 @@ from functools import cache
 from keyword import iskeyword
 from typing import Any, cast
 
-from effects.repls import _combinators, _functions, _functions_json
+from effects.repls import _asking, _functions
 from effects.repls._text import TextView
 from effects.tools.declared import Tool, tool
 from rlm_fsm.errors import UsageError
@@ -60,8 +60,7 @@ def check_name(name: str) -> None:
 def own_names() -> frozenset[str]:
     """Every name that the runtime binds in a session."""
     view = TextView("")
-    programs = _functions.programs(view, parallel_subcalls=False)
-    asking = {*programs, *_functions_json.programs(), *_combinators.programs()}
+    asking = _asking.programs(view, parallel_subcalls=False, styles=_functions.RAISE, tools=())
     return frozenset({*asking, *_functions.plain(view), *_ALSO.split()})
 
 

@@ -1,6 +1,7 @@
 """Events in a line each, and how two of them differ."""
 
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any, assert_never
 
 from effects.view.cut import clean, head, plural
@@ -30,7 +31,7 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.tool_calls import answered
 
-NOT_COMPARED = frozenset({"elapsed_s", "clock_s", "request_id", "seed"})
+NOT_COMPARED = frozenset({"elapsed_s", "clock_s", "request_id", "seed", "now_s"})
 """Fields that differ in any two runs and say nothing about them."""
 _BEFORE_CHARS = 20
 """What is shown of a text before the place where it differs."""
@@ -48,6 +49,9 @@ def says(event: Event) -> str:
         case ModelFailed():
             return f"{event.error}: {event.message}"
         case CodePaused():
+            if event.now_s is not None and len(event.calls) == 1:
+                now = datetime.fromtimestamp(event.now_s, UTC)
+                return f"{event.calls[0].fn}: it is {now:%Y-%m-%d %H:%M:%S} UTC"
             fns = ", ".join(dict.fromkeys(call.fn for call in event.calls))
             prompt = event.calls[0].prompt if event.calls else ""
             return f"{fns}: {plural(len(event.calls), 'call')}, “{prompt}”"
