@@ -84,6 +84,9 @@ What is listed under *recorded* goes into the log with the run.
 | `repl_limits` | `ReplLimits()` | what a cell may use, see below |
 | `log` | `None` | a path, `":memory:"`, or an `EventLog`; `None` for `RLM_FSM_LOG` or the user's data directory |
 | `cache` | `None` | replies to subcalls that are given again: `FileCache(FOLDER)`, `"log"`, or an object with `get` and `put`; see [the cache](../explanation/cache.md) |
+| `tools` | `()` | functions that code may call, see [tools](../explanation/tools.md) |
+| `on_approval` | `None` | who is asked for calls that need an approval; `None`: the run waits for `approve` |
+| `repl_extensions`, `doc_tools` | `None` | functions by name, as tools |
 | `event_listener` | `None` | an object with `handle(appended)`, called for every event once it is durable |
 | `logger` | `None` | a `logging.Logger`; `rlm_fsm` when not given |
 """

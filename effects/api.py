@@ -6,7 +6,7 @@ started: a bad argument costs nothing and leaves no trace.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +25,9 @@ from effects.result import RunResult
 from effects.rlm import RLM, LogLike, adapters_of, context_of, log_target, run_job
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.tools import OnApproval, Toolbox
+from effects.tools.extensions import Extensions, extensions_of
+from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
@@ -63,6 +66,10 @@ def resume(
     context: object = None,
     policy: Policy | None = None,
     output_type: Any = None,
+    tools: Sequence[ToolLike] = (),
+    on_approval: OnApproval | None = None,
+    repl_extensions: Extensions | None = None,
+    doc_tools: Mapping[str, Callable[..., Any]] | None = None,
     cache: CacheLike = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
@@ -78,8 +85,9 @@ def resume(
     passed here, and `policy` when limits are to be larger. Calls whose outcome is in the log are
     not made again. Calls that were in flight are made again (``on_uncertain="retry"``) or count as
     failed (``"fail"``). A finished run gives its result and makes no call. A run whose answer has
-    a type is given it again as `output_type`. It has the cache that it had, where that can be had
-    again, unless `cache` names another; ``"none"`` is none.
+    a type is given it again as `output_type`, and one that has tools its functions as `tools`. It
+    has the cache that it had, where that can be had again, unless `cache` names another; ``"none"``
+    is none.
 
     Raises `RunNotFound`, `RunBusy` when somebody else leads the run, `LogCorrupt`, `UsageError`
     for a context that is gone or has changed, `ReplayDiverged` when a cell of the session does
@@ -92,6 +100,7 @@ def resume(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
+        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
         cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
@@ -124,6 +133,10 @@ def fork(
     context: object = None,
     edit: Event | Edit | None = None,
     output_type: Any = None,
+    tools: Sequence[ToolLike] = (),
+    on_approval: OnApproval | None = None,
+    repl_extensions: Extensions | None = None,
+    doc_tools: Mapping[str, Callable[..., Any]] | None = None,
     cache: CacheLike = None,
     repl_backend: ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
@@ -156,6 +169,7 @@ def fork(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
+        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
         cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
@@ -241,6 +255,7 @@ def _parts(
     subcall_adapter: ModelAdapter | None,
     adapters: Mapping[str, ModelAdapter] | None,
     output_type: Any,
+    toolbox: Toolbox,
     cache: CacheLike,
     repl_backend: ReplFactory | None,
     repl_limits: ReplLimits | None,
@@ -268,7 +283,19 @@ def _parts(
         listeners=() if event_listener is None else (event_listener,),
         logger=logger or logging.getLogger("rlm_fsm"),
         answer_type=None if output_type is None else answer_type(output_type),
+        toolbox=toolbox,
     )
+
+
+def _toolbox(
+    tools: Sequence[ToolLike],
+    on_approval: OnApproval | None,
+    repl_extensions: Extensions | None,
+    doc_tools: Mapping[str, Callable[..., Any]] | None,
+) -> Toolbox:
+    log_diag = logging.getLogger("rlm_fsm").debug
+    bound = extensions_of(repl_extensions, doc_tools, rlm=None, log_diag=log_diag)
+    return Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval)
 
 
 def _is_finished(target: str | EventLog, run_id: str) -> bool:

@@ -22,6 +22,7 @@ def repl_factory(
         subcall_error=options.profile.subcall_error,
         batch_error=options.profile.batch_error,
         variables=options.profile.variables,
+        tools=options.tools,
         seed=seed,
         asks_clock=options.rules >= 2,
     )

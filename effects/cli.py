@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from effects.commands import approve as approve_command
 from effects.commands import demo as demo_command
 from effects.commands import doctor as doctor_command
 from effects.commands import events as events_command
@@ -43,7 +44,8 @@ examples:
 
 The answer goes to stdout, everything else to stderr.
 exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial (a
-limit was reached, the answer is the best so far), 130 cancelled.
+limit was reached, the answer is the best so far), 4 waiting for approvals,
+130 cancelled.
 Every option has an environment variable, named in the help of its command;
 the command line wins. rlm-fsm COMMAND --help tells more."""
 
@@ -111,6 +113,15 @@ COMMANDS: dict[str, _Command] = {
         perform=going_on_command.resume,
         more="Calls whose outcome is in the log are not made again.\n\nexamples:\n"
         "  rlm-fsm resume last\n  rlm-fsm resume 20261122-1 --max-steps 80",
+    ),
+    "approve": _Command(
+        help="answer for calls of tools that a run waits with; resume then goes on",
+        groups=approve_command.GROUPS,
+        add_arguments=approve_command.add_arguments,
+        perform=approve_command.approve,
+        more="The answer is recorded and nothing else is done: no model and no tool is called.\n\n"
+        "examples:\n  rlm-fsm approve last\n"
+        '  rlm-fsm approve 20261122-1 0.3 --deny --reason "wrong address"',
     ),
     "fork": _Command(
         help="begin a run that shares another one's events up to event N",

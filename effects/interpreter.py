@@ -32,23 +32,32 @@ from effects.calling import CostOf, call_model, no_cost, unknown_adapter
 from effects.context import Context
 from effects.keeping import Keeper
 from effects.log.base import EventLog
+from effects.outcomes import executed, paused, variable_read
 from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
 from effects.saving import Saver
 from effects.sessions import OnChangedOutput
 from effects.texts import Texts
-from effects.typed import AnswerType, checked, judged
-from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
+from effects.tools import Toolbox
+from effects.typed import AnswerType, checked
+from rlm_fsm.effect import (
+    AskApproval,
+    CallModel,
+    CallTool,
+    CheckAnswer,
+    Effect,
+    ReadVariable,
+    Record,
+    ResumeCode,
+    RunCode,
+)
 from rlm_fsm.event import (
     Cancelled,
-    CodeExecuted,
-    CodePaused,
     DeadlinePassed,
     Event,
     ModelFailed,
     ModelReplied,
     ReplFailed,
     RunStarted,
-    VariableRead,
 )
 from rlm_fsm.fold import advance, pending
 from rlm_fsm.ids import ROOT, FrameId, RunId
@@ -124,6 +133,9 @@ class Interpreter:
     """When sessions are written down, see `saving`."""
     answer_type: AnswerType | None = None
     """What the answer must be, when the run's options have a schema."""
+    toolbox: Toolbox = field(default_factory=Toolbox)
+    """The functions that code may call, and who is asked for their calls."""
+
     seed: str = ""
     """That of the run's first event, once it was restored."""
     state: RunState = INITIAL
@@ -252,6 +264,11 @@ class Interpreter:
                 return await self._read(effect)
             case CheckAnswer():
                 return checked(effect, self.answer_type)
+            case CallTool() | AskApproval():
+                arguments = self._texts.prompt(effect.arguments.hash)
+                return await self.toolbox.perform(
+                    effect, arguments, self.run_id, lambda: (self.clock() - began, self._clock_s())
+                )
             case Record():
                 raise AssertionError("recorded events are appended, not performed")
             case _:
@@ -290,46 +307,19 @@ class Interpreter:
             return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
         elapsed_s = self.clock() - began
         if isinstance(result, Paused):
-            return CodePaused(
-                frame=effect.frame,
-                call_id=effect.call_id,
-                calls=judged(result.calls),
-                parallel=result.parallel,
-                now_s=self.time_of_day() if result.asks_time else None,
-                elapsed_s=elapsed_s,
-                clock_s=self._clock_s(),
-            )
+            now_s = self.time_of_day() if result.asks_time else None
+            return paused(effect, result, now_s, elapsed_s, self._clock_s())
         is_open = effect.frame in self.state.frames
         rebuilt = result.repl_lost and is_open and await self._sessions.rebuild(effect.frame)
-        return CodeExecuted(
-            frame=effect.frame,
-            call_id=effect.call_id,
-            stdout=result.stdout,
-            stdout_chars=result.stdout_chars,
-            error=result.error,
-            watched=result.watched,
-            repl_lost=result.repl_lost,
-            final=result.final,
-            variables=result.variables,
-            more_variables=result.more_variables,
-            rebuilt=rebuilt,
-            elapsed_s=elapsed_s,
-            clock_s=self._clock_s(),
-        )
+        clock_s = self._clock_s()
+        return executed(effect, result, rebuilt=rebuilt, elapsed_s=elapsed_s, clock_s=clock_s)
 
     async def _read(self, effect: ReadVariable) -> Event:
         try:
             read = await (await self._sessions.of(effect.frame)).read(effect.name)
         except ReplUnavailable as error:
             return ReplFailed(frame=effect.frame, call_id=effect.call_id, message=str(error))
-        return VariableRead(
-            frame=effect.frame,
-            call_id=effect.call_id,
-            name=effect.name,
-            text=read.text,
-            error=read.error,
-            names=read.names,
-        )
+        return variable_read(effect, read)
 
     # -- resources ---------------------------------------------------------------------------
 

@@ -29,6 +29,8 @@ from effects.repls._pool import POOL
 from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
+from effects.tools import Toolbox
+from effects.tools.named import given_again
 from effects.typed import AnswerType
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import (
@@ -75,6 +77,8 @@ class Parts:
     """See `Interpreter.gate`."""
     answer_type: AnswerType | None = None
     """What answers must be; made from `output_type`."""
+    toolbox: Toolbox = field(default_factory=Toolbox)
+    """The functions that code may call, and who is asked for their calls."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Recorded with the environment: what the run belongs to."""
 
@@ -147,8 +151,10 @@ async def go_on(
             return _ended(parts, interpreter)
         check_limit(state, policy)
         check_type(name, parts.answer_type, state.options.answer_schema)
+        changes: dict[str, Any] = {} if policy is None else {"policy": policy}
+        changes |= _tools_now(parts, name, state.options)
         parts = _with_cache(parts, had)
-        options = _options_now(parts, state.options, {} if policy is None else {"policy": policy})
+        options = _options_now(parts, state.options, changes)
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
         resumed = RunResumed(
@@ -195,6 +201,8 @@ async def branch(
             changes = {**changes, "answer_schema": parts.answer_type.schema}
         elif before.seq:
             check_type(parent, None, before.options.answer_schema)
+        begun = next((event.options for event in tail if _starts(event)), before.options)
+        changes = {**changes, **_tools_now(parts, parent, begun)}
         backend = parts.backend(replace(before.options, **changes))
         sandbox = await sandboxes.checked(backend, parts.repl_limits)
         environment = {**parts.environment(), **sandbox}
@@ -248,6 +256,12 @@ def _options_now(parts: Parts, before: Options, changes: Mapping[str, Any]) -> O
     return options
 
 
+def _tools_now(parts: Parts, run_id: RunId, before: Options) -> dict[str, Any]:
+    """The tools of a run that goes on, as they are now. Raises what `given_again` raises."""
+    now = tuple(tool.spec for tool in given_again(run_id, before.tools, parts.toolbox.tools))
+    return {} if now == before.tools else {"tools": now}
+
+
 def _starts(event: Event) -> TypeGuard[RunStarted]:
     return isinstance(event, RunStarted)
 
@@ -293,6 +307,7 @@ def _interpreter(
         gate=parts.gate,
         caching=caching_of(parts.cache, log),
         answer_type=parts.answer_type,
+        toolbox=parts.toolbox,
     )
 
 

@@ -4,13 +4,16 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effects.typed import AnswerType
 from rlm_fsm.event import Event, Status
 from rlm_fsm.ids import RunId
 from rlm_fsm.state import RunState
 from rlm_fsm.trace import Trace, trace
+
+if TYPE_CHECKING:
+    from effects.tools import ApprovalRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,8 @@ class RunUsage:
     """Seconds of work on the run."""
     unpriced_calls: int
     """Replies whose cost isn't known; with 0, `RunResult.cost_usd` is the whole cost."""
+    tool_calls: int = 0
+    """Calls of tools that ended, with a result or without."""
     uncertain_calls: int
     """Calls that were in flight when the run stopped: each may have been paid for twice."""
 
@@ -50,7 +55,8 @@ class RunResult:
     output: str
     """The answer."""
     status: Status
-    """``finished``, ``partial`` (a limit was reached, the best answer so far) or ``failed``."""
+    """``finished``, ``partial`` (a limit was reached, the best answer so far), ``failed``, or
+    ``waiting``: calls of tools wait for a person, see `approvals`."""
     limit: str | None
     """The limit, for ``partial``."""
     error: str | None
@@ -69,6 +75,13 @@ class RunResult:
     def trace(self) -> Trace:
         """The steps of the run, read from its log when first asked for."""
         return trace(self._events(), run_id=self.run_id)
+
+    @cached_property
+    def approvals(self) -> "tuple[ApprovalRequest, ...]":
+        """The calls of tools for which a run that waits asks a person."""
+        from effects.approvals import requests
+
+        return requests(self.run_id, self._events()) if self.status == "waiting" else ()
 
     def __iter__(self) -> Iterator[Any]:
         yield self.output
@@ -92,6 +105,7 @@ def usage_of(state: RunState) -> RunUsage:
         estimated=usage.estimated,
         seconds=spent.seconds,
         unpriced_calls=spent.unpriced_calls,
+        tool_calls=spent.tool_calls,
         uncertain_calls=state.uncertain,
     )
 

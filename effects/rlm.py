@@ -24,6 +24,9 @@ from effects.repls.base import ReplLimits
 from effects.result import RunResult
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
+from effects.tools import OnApproval, Toolbox
+from effects.tools.extensions import Extensions, extensions_of
+from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from effects.windows import history_room, share_of
 from rlm_fsm.errors import UsageError
@@ -94,6 +97,11 @@ class RLM:
         tell_budget: bool = True,
         output_type: Any = None,
         output_retries: int = 3,
+        tools: Sequence[ToolLike] = (),
+        on_approval: OnApproval | None = None,
+        max_concurrent_tools: int = 10,
+        repl_extensions: Extensions | None = None,
+        doc_tools: Mapping[str, Callable[..., Any]] | None = None,
         prices: Mapping[str, Price] | None = None,
         event_listener: Listener | None = None,
         logger: logging.Logger | None = None,
@@ -102,6 +110,8 @@ class RLM:
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
         kind = None if output_type is None else answer_type(output_type)
+        logger = logger or logging.getLogger("rlm_fsm")
+        bound = extensions_of(repl_extensions, doc_tools, rlm=self, log_diag=logger.debug)
         known = adapters_of(root, subcall_adapter, adapters)
         self.parts = Parts(
             adapters=known,
@@ -111,9 +121,10 @@ class RLM:
             repl_backend=repl_backend,
             repl_limits=repl_limits or ReplLimits(),
             listeners=() if event_listener is None else (event_listener,),
-            logger=logger or logging.getLogger("rlm_fsm"),
+            logger=logger,
             store_context_chars=store_context_chars,
             answer_type=kind,
+            toolbox=Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval),
         )
         share = share_of(compaction)
         if share and not max_history_tokens:
@@ -156,6 +167,8 @@ class RLM:
             tell_budget=tell_budget,
             answer_schema=None if kind is None else kind.schema,
             output_retries=output_retries,
+            tools=tuple(item.spec for item in self.parts.toolbox.tools.values()),
+            max_concurrent_tools=max_concurrent_tools,
             prices=prices_of(self.parts.adapters, prices),
         )
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from effects.adapters.fake import FakeAdapter, FakeRule
     from effects.adapters.openai_compat import OpenAICompatAdapter
     from effects.api import RLM, arun, fork, replay, resume, run, runs
+    from effects.approvals import approvals, approve
     from effects.caches.base import Cache, CachedReply, CacheRequest
     from effects.caches.files import FileCache
     from effects.context import Context
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from effects.many.run import arun_many, run_many, stream_many
     from effects.repls.base import ReplLimits, SnapshotRule
     from effects.result import RunResult, RunUsage
+    from effects.tools import ApprovalRequest, Tool, tool
 
 _SHELL = {
     "RLM": "effects.api",
@@ -76,6 +78,11 @@ _SHELL = {
     "resume": "effects.api",
     "run": "effects.api",
     "runs": "effects.api",
+    "approvals": "effects.approvals",
+    "approve": "effects.approvals",
+    "ApprovalRequest": "effects.tools",
+    "Tool": "effects.tools",
+    "tool": "effects.tools",
     "Cache": "effects.caches.base",
     "CachedReply": "effects.caches.base",
     "CacheRequest": "effects.caches.base",
@@ -113,6 +120,7 @@ __all__ = [
     "TRANSITIONS",
     "AdapterError",
     "Appended",
+    "ApprovalRequest",
     "Budget",
     "Cache",
     "CacheRequest",
@@ -163,11 +171,14 @@ __all__ = [
     "RunUsage",
     "SnapshotRule",
     "SqliteLog",
+    "Tool",
     "Trace",
     "TraceStep",
     "Usage",
     "UsageError",
     "__version__",
+    "approvals",
+    "approve",
     "arun",
     "arun_many",
     "fold",
@@ -181,6 +192,7 @@ __all__ = [
     "state_at",
     "step",
     "stream_many",
+    "tool",
 ]
 
 

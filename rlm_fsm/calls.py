@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pyrsistent import PDeque
 
 from rlm_fsm.codec import effect_hash
-from rlm_fsm.effect import CallModel, Effect, Record, ResumeCode
+from rlm_fsm.effect import CallModel, CallTool, Effect, Record, ResumeCode
 from rlm_fsm.event import (
     EffectStarted,
     HistoryCompacted,
@@ -97,7 +97,7 @@ def start(
     return state, announced(call)
 
 
-def announced(call: CallModel) -> tuple[Effect, ...]:
+def announced(call: CallModel | CallTool) -> tuple[Effect, ...]:
     """A call with its intent before it."""
     return Record(event=_intent(call)), call
 
@@ -235,7 +235,7 @@ def limit_reached(frame: FrameId, exceeded: Breach) -> LimitReached:
     )
 
 
-def _intent(call: CallModel) -> EffectStarted:
+def _intent(call: CallModel | CallTool) -> EffectStarted:
     return EffectStarted(
         frame=call.frame,
         call_id=call.call_id,

@@ -10,17 +10,21 @@ that caused them are durable. Each ends in exactly one outcome event:
 | `RunCode`, `ResumeCode` | `CodePaused`, `CodeExecuted` or `ReplFailed` |
 | `ReadVariable` | `VariableRead` or `ReplFailed` |
 | `CheckAnswer` | `AnswerChecked` |
+| `CallTool` | `ToolReturned` or `ToolFailed` |
+| `AskApproval` | `ApprovalGiven` or `ApprovalPostponed` |
 | `Record` | its own event, in the commit of the event that caused it |
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_fsm.event import Derived, ModelFailed
+from rlm_fsm.event import Derived, ModelFailed, ToolFailed
 from rlm_fsm.ids import CallId, FrameId
 from rlm_fsm.values import Outcome, TextRef
 
 Purpose = Literal["turn", "closing", "subcall", "compaction"]
+Lost = ModelFailed | ToolFailed
+"""How a call ends that was in flight when the run stopped, and isn't made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +94,48 @@ class CheckAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallTool:
+    """Call a function of the caller's program. Touches the world: always announced by a recorded
+    `EffectStarted`."""
+
+    frame: FrameId
+    call_id: CallId
+    tool: str
+    """Its name."""
+    arguments: TextRef
+    """A JSON object: the arguments by the names of the parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskApproval:
+    """Ask whether a call of a tool may be made. Free and repeatable."""
+
+    frame: FrameId
+    call_id: CallId
+    tool: str
+    arguments: TextRef
+    """As in `CallTool`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Append an event that the reducer derived, in the commit of the event that caused it."""
 
-    event: Derived | ModelFailed
+    event: Derived | Lost
     """A failure only of a call that was in flight when the run stopped, see `RunResumed`."""
 
 
-Effect = CallModel | RunCode | ResumeCode | ReadVariable | CheckAnswer | Record
+Effect = (
+    CallModel | RunCode | ResumeCode | ReadVariable | CheckAnswer | CallTool | AskApproval | Record
+)
 EFFECTS: tuple[type[Effect], ...] = (
     CallModel,
     RunCode,
     ResumeCode,
     ReadVariable,
     CheckAnswer,
+    CallTool,
+    AskApproval,
     Record,
 )
 """Every kind."""

@@ -15,15 +15,14 @@ Rules:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.values import CodeError, ContextInfo, GivenFinal, HostCall, Problem, Usage, Variable
 
-Status = Literal["running", "finished", "partial", "failed", "cancelled"]
+Status = Literal["running", "finished", "partial", "failed", "cancelled", "waiting"]
 """How a run stands; see `RunFinished.status`."""
-
 
 OnUncertain = Literal["retry", "fail"]
 """``retry``: the call is made again, and may be paid twice. ``fail``: it counts as failed."""
@@ -105,6 +104,67 @@ class ModelFailed:
     status: int | None = None
     """HTTP status, if there was one."""
     elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolReturned:
+    """A tool, a function of the caller's program, returned."""
+
+    frame: FrameId
+    call_id: CallId
+    value: str
+    """What it returned, as JSON."""
+    elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFailed:
+    """A call of a tool ended without a result."""
+
+    frame: FrameId
+    call_id: CallId
+    error: str
+    """``raised``, ``timeout``, ``result`` (it can't be handed over), ``arguments``, ``missing``, or
+    ``uncertain``: the process died during the call, and it must not be made twice."""
+    message: str
+    """What code is told."""
+    elapsed_s: float = 0.0
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAsked:
+    """A call of a tool waits for a person to agree to it. Derived."""
+
+    frame: FrameId
+    call_id: CallId
+    tool: str
+    """Its name; the arguments stand in the `CodePaused` that asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalGiven:
+    """Somebody answered for a call that waited. When, says the log's envelope."""
+
+    frame: FrameId
+    call_id: CallId
+    is_approved: bool
+    """True: the call may be made. False: it is denied, and the code is told."""
+    reason: str = ""
+    """Why; the code is told of a refusal's."""
+    by: str = ""
+    """Who answered."""
+    clock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalPostponed:
+    """Nobody was there to answer for a call: it waits."""
+
+    frame: FrameId
+    call_id: CallId
     clock_s: float = 0.0
 
 
@@ -274,9 +334,10 @@ class RunFinished:
 
     status: Status
     """``finished``: answered. ``partial``: a limit was reached, the answer is the best so far.
-    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it."""
+    ``failed``: it couldn't go on. ``cancelled``: somebody stopped it. ``waiting``: it waits for
+    approvals, and nothing else is left to do."""
     output: str = ""
-    """The answer; for ``failed`` and ``cancelled`` the best there was."""
+    """The answer; for ``failed``, ``cancelled`` and ``waiting`` the best there was."""
     limit: str | None = None
     """The limit that ended it, for ``partial``, and for ``failed`` by a limit."""
     error: str | None = None
@@ -288,11 +349,17 @@ class RunFinished:
     frame: FrameId = ROOT
 
 
-Derived = EffectStarted | GuardTripped | LimitReached | HistoryCompacted | RunFinished
+Derived = (
+    EffectStarted | ApprovalAsked | GuardTripped | LimitReached | HistoryCompacted | RunFinished
+)
 Event = (
     RunStarted
     | ModelReplied
     | ModelFailed
+    | ToolReturned
+    | ToolFailed
+    | ApprovalGiven
+    | ApprovalPostponed
     | CodePaused
     | CodeExecuted
     | ReplFailed
@@ -304,13 +371,7 @@ Event = (
     | Derived
 )
 
-DERIVED: tuple[type[Derived], ...] = (
-    EffectStarted,
-    GuardTripped,
-    LimitReached,
-    HistoryCompacted,
-    RunFinished,
-)
+DERIVED: tuple[type[Derived], ...] = get_args(Derived)
 """Kinds that only the reducer makes."""
 
 EVENTS: tuple[type[Event], ...] = (
@@ -319,6 +380,11 @@ EVENTS: tuple[type[Event], ...] = (
     ModelReplied,
     ModelFailed,
     CodePaused,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
+    ToolReturned,
+    ToolFailed,
     CodeExecuted,
     ReplFailed,
     VariableRead,

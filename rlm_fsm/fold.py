@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rlm_fsm import tool_calls
 from rlm_fsm.effect import Effect, Record
-from rlm_fsm.event import Event, RunResumed
+from rlm_fsm.event import ApprovalGiven, Event, RunResumed
 from rlm_fsm.frames import under_way
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
@@ -28,13 +29,14 @@ class Commit(NamedTuple):
 
 
 def advance(state: RunState, arrived: Iterable[Event]) -> Commit:
-    """The commit of events that arrived together. What comes after the run's end is dropped."""
+    """The commit of events that arrived together. What comes after the run's end is dropped, but
+    for what belongs to it, a resume, and a person's answer."""
     events: list[Event] = []
     effects: list[Effect] = []
     waiting = deque(arrived)
     while waiting:
         event = waiting.popleft()
-        if state.is_over and not isinstance(event, RunResumed):
+        if state.is_over and not state.owed and not isinstance(event, RunResumed | ApprovalGiven):
             break
         state, caused = step(state, event)
         events.append(event)
@@ -79,11 +81,11 @@ def last_boundary(events: Sequence[Event]) -> int:
 def pending(state: RunState) -> tuple[Effect, ...]:
     """The effects that were caused and have no outcome: derived events first, then the rest.
 
-    A model call among them was announced: whoever performs it again repeats a call that may have
-    been paid for.
+    A call of a model or a tool among them was announced: whoever performs it again repeats a call
+    that may have been paid for, or done.
     """
     if state.is_over:
         return ()
     owed: tuple[Effect, ...] = tuple(Record(event=event) for event in state.owed)
     calls: tuple[Effect, ...] = tuple(state.calls[key] for key in sorted(state.calls))
-    return (*owed, *calls, *under_way(state))
+    return (*owed, *calls, *tool_calls.under_way(state), *under_way(state))

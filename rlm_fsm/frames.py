@@ -10,7 +10,7 @@ from typing import assert_never
 
 from pyrsistent import pmap
 
-from rlm_fsm import budget_line, compaction, history, typed
+from rlm_fsm import budget_line, compaction, history, tool_calls, toolspec, typed
 from rlm_fsm.calls import (
     Step,
     breach,
@@ -60,6 +60,8 @@ def open_frame(
     """A frame at its beginning: system message said, task to be told."""
     is_root = frame_id == ROOT
     system = options.root_system if is_root else options.recursive_system
+    if options.tools:
+        system = f"{system}\n\n{toolspec.told(options.profile, options.tools)}"
     if options.system_prompt_supplement:
         system = f"{system}\n\n{options.system_prompt_supplement}"
     task = first_message(options.profile, query, context, max_steps)
@@ -211,7 +213,7 @@ def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable | Ch
 
 
 def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
-    """Turn a cell's host calls into calls and sub-runs.
+    """Turn a cell's host calls into calls, sub-runs, and calls of tools.
 
     Equal calls of one pause are made once, unless the code said otherwise. A batch that
     `max_subcalls` doesn't allow as a whole is refused as a whole, so that nothing is paid for
@@ -219,13 +221,16 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     """
     asked, unique = _merge(frame, event.calls)
     known = _known(state, frame, unique, event.now_s)
-    unique = {call_id: call for call_id, call in unique.items() if call_id not in known}
+    tools = {c: call for c, call in unique.items() if call.kind == "tool" and c not in known}
+    unique = {c: call for c, call in unique.items() if c not in known and c not in tools}
     frame = evolve(frame, host_calls=frame.host_calls + len(asked))
     exceeded = breach_by_subcalls(state.options.policy, state.spent, len(unique))
-    if exceeded is not None or not unique:
+    if exceeded is not None:
         message = f"the limit {exceeded} leaves no room for these {len(unique)} calls"
-        refused = Outcome("limit", message)
-        return resume(state, frame, tuple(known.get(call_id, refused) for call_id in asked))
+        known |= dict.fromkeys(unique, Outcome("limit", message))
+        unique = {}
+    if not unique and not tools:
+        return resume(state, frame, tuple(known[call_id] for call_id in asked))
     frame = evolve(frame, subcalls=frame.subcalls + len(unique))
     spent = evolve(state.spent, subcalls=state.spent.subcalls + len(unique))
     state = evolve(state, spent=spent)
@@ -243,11 +248,16 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     waiting = Pause(
         asked=tuple(asked),
         answers=pmap(known),
-        missing=len(calls),
+        missing=len(calls) + len(tools),
         backlog=() if event.parallel else tuple(calls[1:]),
         typed=shaped,
     )
-    return wait(state, frame, waiting, tuple(calls) if event.parallel else tuple(calls[:1]))
+    started = wait(state, frame, waiting, tuple(calls) if event.parallel else tuple(calls[:1]))
+    if not tools:
+        return started
+    state, effects = started
+    state, more = tool_calls.begin(state, frame, tools)
+    return state, effects + more
 
 
 def _known(
@@ -264,6 +274,9 @@ def _known(
                 found[call_id] = Outcome("text", budget_line.report(state, frame))
             case "forecast":
                 found[call_id] = forecast(state, call)
+            case "tool":
+                if tool_calls.spec_of(state.options, call.fn) is None:
+                    found[call_id] = Outcome("error", f"there is no tool {call.fn!r}")
             case "clock":
                 found[call_id] = _time_of_day(now_s)
             case _:

@@ -10,9 +10,9 @@ is read more often than it is written.
 
 from returns.pipeline import is_successful
 
-from rlm_fsm import calls, checks, frames, guards, history, stalls, verdicts
+from rlm_fsm import calls, checks, frames, guards, history, stalls, tool_calls, verdicts
 from rlm_fsm.calls import Step, put
-from rlm_fsm.effect import Record
+from rlm_fsm.effect import Effect, Record
 from rlm_fsm.event import (
     Cancelled,
     CodeExecuted,
@@ -292,21 +292,21 @@ def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step
 
 
 def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
-    """Calls that were in flight are uncertain: counted, and made again or failed, as was asked.
-
-    Cells and reads that were under way are started again; the interpreter brings their sessions
-    back first.
+    """Calls that were in flight are uncertain: counted, and made again or failed, as was asked, or
+    as their tool has it. What a person has answered in between is done. Cells and reads that were
+    under way are started again; the interpreter brings their sessions back first.
     """
-    calls_in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
+    in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
+    uncertain = 0 if event.is_fork else len(in_flight) + len(state.tools)
     state = _going_on(state, frame, event)
     cells = frames.under_way(state)
-    if not event.is_fork:
-        state = evolve(state, uncertain=state.uncertain + len(calls_in_flight))
+    state = evolve(state, uncertain=state.uncertain + uncertain)
+    state, tools = tool_calls.going_on(state, event)
     if event.on_uncertain == "fail":
-        lost = tuple(Record(event=calls.lost(call)) for call in calls_in_flight)
-        return _then_pump((state, (*lost, *cells)))
-    again = tuple(effect for call in calls_in_flight for effect in calls.announced(call))
-    return _then_pump((state, (*again, *cells)))
+        models = tuple[Effect, ...](Record(event=calls.lost(call)) for call in in_flight)
+    else:
+        models = tuple(effect for call in in_flight for effect in calls.announced(call))
+    return _then_pump((state, (*models, *cells, *tools)))
 
 
 def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:

@@ -13,6 +13,7 @@ from rlm_fsm.policy import Policy
 from rlm_fsm.price import AdapterPrice
 from rlm_fsm.profile import Profile
 from rlm_fsm.profiles import PYRLM
+from rlm_fsm.toolspec import ToolSpec
 
 RULES = 2
 """Version of the machine's rules that new runs follow, see `Options.rules`."""
@@ -106,6 +107,11 @@ class Options:
     """What the run's models charge, as far as it is known; made from the argument `prices`."""
     answer_schema: str | None = None
     """JSON schema that the root's answer must fit; made from the argument `output_type`."""
+    tools: tuple[ToolSpec, ...] = ()
+    """Functions of the caller's program that code may call; made from the argument `tools`."""
+    max_concurrent_tools: int = 10
+    """Calls of tools in flight at once, for the whole tree. A limit of their own: a tool that is
+    slow takes no place from subcalls, and a person who thinks takes none at all."""
     output_retries: int = 3
     """Answers that don't fit before the run gives up is this number and one more."""
     rules: int = RULES
@@ -173,6 +179,7 @@ _LEAST = {
     "max_recursion_depth": 0,
     "recursive_subcall_max_steps": 1,
     "max_concurrent_subcalls": 1,
+    "max_concurrent_tools": 1,
     "min_steps": 0,
     "invalid_response_limit": 1,
     "repl_error_limit": 1,

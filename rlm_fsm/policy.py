@@ -94,6 +94,8 @@ class Spent:
     """Model calls that ended, with a reply or without; cache hits are none."""
     cache_hits: int = 0
     """Calls that a cache answered."""
+    tool_calls: int = 0
+    """Calls of tools that ended, with a result or without."""
     usage: Usage = Usage()
     """Tokens of all calls that ended."""
     subcall_tokens: int = 0

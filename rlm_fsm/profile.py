@@ -187,6 +187,15 @@ class Profile:
     """The prompt that asks again, after a reply that doesn't fit: ``{prompt} {reply} {problems}``,
     with the prompt as it was asked the first time."""
 
+    # Tools: functions of the caller's program.
+
+    tools: str
+    """Put after the system prompt when the run has tools: ``{tools}``."""
+    tool: str
+    """One of them: ``{name} {signature}``; its docstring follows, indented."""
+    tool_approval: str
+    """Put after the docstring of a tool whose calls a person has to agree to."""
+
     # Rules.
 
     fences: tuple[str, ...]
@@ -267,6 +276,8 @@ _PLACES_NEEDED = {
     "correction": "{fault}",
     "answer_shape": "{schema}",
     "answer_misfit": "{problems}",
+    "tools": "{tools}",
+    "tool": "{name}",
     "subcall_shape": "{prompt}",
     "subcall_misfit": "{prompt}",
 }

@@ -16,16 +16,19 @@ that says otherwise can't be folded: `ReplayDiverged`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlm_fsm import checks, compacting, typed
+from rlm_fsm import checks, compacting, tool_calls, typed
 from rlm_fsm import handlers as on
 from rlm_fsm.calls import Step
 from rlm_fsm.deadline import on_live_deadline_passed
-from rlm_fsm.effect import Record
+from rlm_fsm.effect import Lost, Record
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import (
     DERIVED,
     EVENTS,
     AnswerChecked,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -42,6 +45,8 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.evolve import evolve
@@ -101,7 +106,12 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Row] = {
     (WAITING, ModelReplied): row(on.on_waiting_model_replied, WAITING, RUNNING),
     (WAITING, ModelFailed): row(on.on_waiting_model_failed, WAITING, RUNNING),
     (WAITING, AnswerChecked): row(checks.on_waiting_answer_checked, WAITING, RUNNING),
-    (WAITING, RunResumed): row(on.on_live_run_resumed, WAITING),
+    (WAITING, ApprovalAsked): row(tool_calls.on_waiting_approval_asked, WAITING),
+    (WAITING, ApprovalGiven): row(tool_calls.on_waiting_approval_given, WAITING, RUNNING),
+    (WAITING, ApprovalPostponed): row(tool_calls.on_waiting_approval_postponed, WAITING),
+    (WAITING, ToolReturned): row(tool_calls.on_waiting_tool_returned, WAITING, RUNNING),
+    (WAITING, ToolFailed): row(tool_calls.on_waiting_tool_failed, WAITING, RUNNING),
+    (WAITING, RunResumed): row(on.on_live_run_resumed, WAITING, RUNNING),
     (WAITING, Cancelled): row(on.on_live_cancelled, WAITING),
     (WAITING, DeadlinePassed): row(on_live_deadline_passed, WAITING),
     (WAITING, RunFinished): row(on.on_any_run_finished, WAITING),
@@ -175,14 +185,14 @@ def step(state: RunState, event: Event) -> Step:
     if row is None or frame is None:
         raise _illegal(phase, event, IMPOSSIBLE.get((phase, type(event))) if phase else None)
     after, effects = row.handler(state, frame, event)
+    if after.approvals and not owed:
+        effects += tool_calls.ending(after)
     if effects:
         owed = (*[e.event for e in effects if isinstance(e, Record)], *owed)
     return evolve(after, seq=state.seq + 1, owed=owed), effects
 
 
-def _take_owed(
-    state: RunState, frame: Frame | None, event: Event
-) -> tuple[Derived | ModelFailed, ...]:
+def _take_owed(state: RunState, frame: Frame | None, event: Event) -> tuple[Derived | Lost, ...]:
     """What is still owed after this event; raises when the event isn't the one that must come."""
     if state.owed:
         if event is not state.owed[0] and event != state.owed[0]:
@@ -192,11 +202,15 @@ def _take_owed(
         return state.owed[1:]
     if isinstance(event, DERIVED):
         raise _illegal(None, event, "the machine did not derive it")
-    if state.is_over and (state.status == "finished" or not isinstance(event, RunResumed)):
+    if state.is_over and not _may_follow_the_end(state, event):
         raise _illegal(None, event, f"the run is over ({state.status})")
     if not _is_expected(state, frame, event):
         raise _illegal(None, event, "nothing of this name waits for an outcome")
     return ()
+
+
+def _may_follow_the_end(state: RunState, event: Event) -> bool:
+    return state.status != "finished" and isinstance(event, RunResumed | ApprovalGiven)
 
 
 def _is_expected(state: RunState, frame: Frame | None, event: Event) -> bool:
@@ -204,6 +218,11 @@ def _is_expected(state: RunState, frame: Frame | None, event: Event) -> bool:
     match event:
         case ModelReplied() | ModelFailed():
             return event.call_id in state.calls
+        case ToolReturned() | ToolFailed():
+            return event.call_id in state.tools
+        case ApprovalGiven() | ApprovalPostponed():
+            asked = state.approvals.get(event.call_id)
+            return asked is not None and asked.given is None
         case CodePaused() | CodeExecuted():
             return frame is not None and frame.cell is not None and frame.cell.id == event.call_id
         case VariableRead():

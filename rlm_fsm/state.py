@@ -17,8 +17,10 @@ Invariants, checked by the property tests:
 6. A child frame exists exactly as long as the call that opened it is unanswered.
 7. A frame in COMPACTING has one call, of the purpose ``compaction``, in `calls` or in `queue`,
    or else a `HistoryCompacted` is owed.
-8. When `status` isn't ``running``, no event is legal but the owed ones and `RunResumed`;
-   when it is ``finished``, none at all.
+8. When `status` isn't ``running``, no event is legal but the owed ones, `RunResumed`, and
+   `ApprovalGiven` for a call of `approvals`; when it is ``finished``, none at all.
+9. `tools` holds the calls of tools in flight, at most `options.max_concurrent_tools`; `tool_queue`
+   those that wait for a place; `approvals` those that wait for a person. No call is in two.
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +29,8 @@ from typing import Literal
 
 from pyrsistent import PDeque, PMap, PVector, pdeque, pmap, pvector
 
-from rlm_fsm.effect import CallModel
-from rlm_fsm.event import Derived, ModelFailed, Status
+from rlm_fsm.effect import CallModel, CallTool, Lost
+from rlm_fsm.event import ApprovalGiven, Derived, Status
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Spent
@@ -100,6 +102,17 @@ class Checking:
     call_id: CallId
     text: str
     data: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A call of a tool that a person has to agree to."""
+
+    call: CallTool
+    is_put_off: bool = False
+    """Whether nobody was there to answer."""
+    given: ApprovalGiven | None = None
+    """The answer, where it came while the run stood: what follows from it waits for the resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +249,13 @@ class RunState:
     """Calls below the root that wait for a place."""
     in_flight: int = 0
     """Calls of `calls` that take a place."""
-    owed: tuple[Derived | ModelFailed, ...] = ()
+    tools: PMap[CallId, CallTool] = field(default_factory=lambda: pmap())
+    """Calls of tools in flight."""
+    tool_queue: PDeque[CallTool] = field(default_factory=lambda: pdeque())
+    """Calls of tools that wait for a place."""
+    approvals: PMap[CallId, Approval] = field(default_factory=lambda: pmap())
+    """Calls of tools that wait for a person's approval, or were judged while the run stood."""
+    owed: tuple[Derived | Lost, ...] = ()
     """Derived events that must be appended next."""
     spent: Spent = field(default_factory=Spent)
     output: str = ""

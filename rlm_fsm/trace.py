@@ -1,6 +1,6 @@
 """Events -> `Trace`: the steps that a person reads. A projection of the log, nothing more.
 
-Which event becomes which step (a sub-run's steps have ``sub_`` before their kind):
+Which event becomes which step (a sub-run's own steps have ``sub_`` before their kind):
 
 | event | step |
 |---|---|
@@ -10,6 +10,8 @@ Which event becomes which step (a sub-run's steps have ``sub_`` before their kin
 | the first event of a sub-run | ``recursive_subcall``, before the sub-run's own steps |
 | `CodeExecuted`, `ReplFailed` of a cell | ``repl_exec``: the code, all that it printed, its error |
 | `GuardTripped`, `LimitReached`, `Cancelled`, `DeadlinePassed` | ``guard`` |
+| `ToolReturned`, `ToolFailed` | ``tool``: its arguments and its result, both as JSON |
+| `ApprovalGiven` | ``approval``: who answered for a call of a tool, and how |
 
 Rules:
 
@@ -24,14 +26,14 @@ Rules:
    event, no step.
 """
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from rlm_fsm.errors import UsageError
 from rlm_fsm.event import (
     AnswerChecked,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -47,90 +49,21 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, first_of, host_call_id
 from rlm_fsm.options import Options
 from rlm_fsm.reply import TextAnswer, parse, visible
-from rlm_fsm.values import HostCall, Usage, text_hash
+from rlm_fsm.tool_calls import answered
+from rlm_fsm.trace_step import Trace, TraceStep
+from rlm_fsm.values import HostCall, text_hash
+
+__all__ = ["PROMPT_CHARS", "Trace", "TraceStep", "trace"]
 
 PROMPT_CHARS = 2_000
 """Characters of a prompt that a step shows: a screenful or two."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceStep:
-    """One step. What doesn't apply to its kind is None."""
-
-    step_id: int = 0
-    """Position in the trace, counted from 1."""
-    kind: str
-    depth: int = 0
-    """0 for the root's turns and cells, 1 for its subcalls and its sub-runs' steps, and so on."""
-    frame: str | None = None
-    """Whose step it is: ``0`` for the root, ``0.2`` for the sub-run of its second host call,
-    ``0.2.1`` for a sub-run of that one. A ``recursive_subcall`` has its sub-run's."""
-    prompt_summary: str | None = None
-    """Head of the prompt; for ``guard`` the name of the guard or limit."""
-    code: str | None = None
-    output: str | None = None
-    """The reply; for ``guard`` what the model was told or which limit it was."""
-    stdout: str | None = None
-    error: str | None = None
-    usage: Usage | None = None
-    model: str | None = None
-    """The model as the provider names it."""
-    elapsed: float | None = None
-    """Seconds."""
-    cache_hit: bool = False
-    input_hash: str | None = None
-    """`text_hash` of a subcall's whole prompt."""
-    output_hash: str | None = None
-    """`text_hash` of the whole reply."""
-    parallel_group_id: str | None = None
-    """The cell and the number of its pause, as in ``0.c1#2``: calls that were asked for at once."""
-    parallel_index: int | None = None
-    """Position in the group, counted from 0."""
-    parallel_total: int | None = None
-    """Calls in the group, merged ones included; 1 when it was asked for alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The steps of a run. Iterates over them; `len` counts them."""
-
-    steps: tuple[TraceStep, ...] = ()
-    run_id: str = ""
-    query: str = ""
-
-    def __iter__(self) -> Iterator[TraceStep]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def to_json(self, indent: int | None = 2) -> str:
-        """As a JSON object in ASCII; `from_json` is its inverse."""
-        data = {"run_id": self.run_id, "query": self.query, "steps": [*map(_to_dict, self.steps)]}
-        return json.dumps(data, indent=indent)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Trace":
-        """Read `to_json`'s object, or a plain array of steps. Fields it doesn't know are left out.
-
-        Raises `UsageError` for anything else.
-        """
-        try:
-            data: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"not a trace: not JSON ({error})") from error
-        match data:
-            case [*items] | {"steps": [*items]}:
-                steps = tuple(_from_dict(n, item) for n, item in enumerate(items, 1))
-            case _:
-                raise UsageError("not a trace: expected a list of steps, or an object with one")
-        about = cast(dict[str, Any], data) if isinstance(data, dict) else {}
-        return cls(steps, str(about.get("run_id", "")), str(about.get("query", "")))
 
 
 def trace(events: Iterable[Event], *, run_id: str = "") -> Trace:
@@ -197,6 +130,8 @@ class _Projection:
                 self._compacted(frame, event)
             case ModelReplied() | ModelFailed():
                 self._subcall_ended(frame, event)
+            case ToolReturned() | ToolFailed() | ApprovalGiven():
+                self._of_tool(frame, event)
             case CodePaused():
                 self._paused(frame, event)
             case CodeExecuted():
@@ -229,6 +164,8 @@ class _Projection:
                 if event.options is not None:
                     self._options = event.options
             case EffectStarted() | AnswerChecked() | RunFinished():
+                pass
+            case ApprovalAsked() | ApprovalPostponed():
                 pass
 
     def _open(self, frame_id: FrameId) -> _Frame:
@@ -291,6 +228,20 @@ class _Projection:
         own = frame.step("subcall")
         step = replace(step, kind=own.kind, depth=own.depth + 1, frame=frame.id)
         self.steps.append(_with_outcome(step, event))
+
+    def _of_tool(self, frame: _Frame, event: ToolReturned | ToolFailed | ApprovalGiven) -> None:
+        call, step, _ = self._asked[event.call_id]
+        summary, depth = f"{call.fn}({call.prompt})"[:PROMPT_CHARS], depth_of(frame.id) + 1
+        step = replace(step, kind="tool", depth=depth, frame=frame.id, prompt_summary=summary)
+        match event:
+            case ToolReturned(value=value, elapsed_s=elapsed_s):
+                digest = text_hash(value)
+                step = replace(step, output=value, output_hash=digest, elapsed=elapsed_s)
+            case ToolFailed():
+                step = replace(step, error=event.message, elapsed=event.elapsed_s)
+            case ApprovalGiven():
+                step = replace(step, kind="approval", output=answered(event))
+        self.steps.append(step)
 
     def _turn_ended(self, frame: _Frame, event: ModelReplied | ModelFailed) -> None:
         step = _with_outcome(frame.step("root_call"), event)
@@ -373,24 +324,3 @@ def _with_outcome(step: TraceStep, event: ModelReplied | ModelFailed) -> TraceSt
         elapsed=event.elapsed_s,
         cache_hit=event.cache_hit,
     )
-
-
-_FIELDS = tuple(item.name for item in fields(TraceStep))
-
-
-def _to_dict(step: TraceStep) -> dict[str, Any]:
-    data = {name: getattr(step, name) for name in _FIELDS}
-    data["usage"] = step.usage.to_dict() if step.usage else None
-    return data
-
-
-def _from_dict(number: int, item: Any) -> TraceStep:
-    if not isinstance(item, dict):
-        raise UsageError(f"not a trace: step {number} is not an object")
-    found = cast(dict[str, Any], item)
-    data = {name: found[name] for name in _FIELDS if found.get(name) is not None}
-    if not isinstance(data.get("step_id"), int) or not isinstance(data.get("kind"), str):
-        raise UsageError(f"not a trace: step {number} lacks its step_id or its kind")
-    if isinstance(data.get("usage"), dict):
-        data["usage"] = Usage.from_dict(data["usage"])
-    return TraceStep(**data)

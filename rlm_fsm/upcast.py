@@ -147,6 +147,15 @@ PROFILE_BEFORE_2: Payload = {
         "{prompt}\n\nAn earlier reply to this was:\n{reply}\n\nIt does not fit:\n{problems}\n"
         "Reply again, with JSON that fits."
     ),
+    "tools": (
+        "Besides these, the REPL has functions of the user's own program. They take and return "
+        "plain data: None, True and False, numbers, str, lists, and dicts with str as keys. A call "
+        "that fails raises ToolError; one that a person refuses raises ToolDenied, a kind of "
+        "ToolError: don't make it again. Several calls run side by side when you await them with "
+        "asyncio.gather.\n{tools}"
+    ),
+    "tool": "- {name}{signature}",
+    "tool_approval": "A person is asked before each call is made.",
 }
 """The words and rules of version 1, which knew no others. The system prompts aren't here: version
 1 recorded them with each run. What no log of version 1 can hold has today's words, for runs that
@@ -164,6 +173,8 @@ OPTIONS_BEFORE_2: Payload = {
     "prices": [],
     "answer_schema": None,
     "output_retries": 3,
+    "tools": [],
+    "max_concurrent_tools": 10,
     "compaction": 0.0,
     "compaction_limit": 10,
     "compaction_max_tokens": 800,

@@ -152,7 +152,7 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
-HostKind = Literal["subcall", "budget", "forecast", "clock"]
+HostKind = Literal["subcall", "budget", "forecast", "clock", "tool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +160,11 @@ class HostCall:
     """One question that code asks of the host while its cell is paused."""
 
     fn: str
-    """The function that the code called, such as ``llm_query`` or ``ask_chunks``; for the trace."""
+    """The function that the code called, such as ``llm_query`` or ``ask_chunks``; for the trace. Of
+    a tool its name, which says what is called."""
     prompt: str
-    """The whole prompt for the sub-model."""
+    """The whole prompt for the sub-model. Of a tool its arguments: a JSON object, by the names of
+    its parameters."""
     question: str | None = None
     """The question alone, where the function had one: the query of a recursive sub-run."""
     model: str | None = None
@@ -176,14 +178,15 @@ class HostCall:
     kind: HostKind = "subcall"
     """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once.
     ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once.
-    ``clock``: what time it is, as `CodePaused.now_s` has it."""
+    ``clock``: what time it is, as `CodePaused.now_s` has it.
+    ``tool``: for a function of the caller's program, see `rlm_fsm.tool_calls`."""
     schema: str | None = None
     """JSON schema, as JSON, that the reply must fit; its outcome is then the value as JSON."""
     fault: str = ""
     """Why the host can't ask it: its schema can't be used. Such a call is answered with this."""
 
 
-OutcomeKind = Literal["text", "error", "limit"]
+OutcomeKind = Literal["text", "error", "limit", "denied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +194,10 @@ class Outcome:
     """How one host call ended, as its cell learns it."""
 
     kind: OutcomeKind
-    """``text``: answered. ``error``: the call failed. ``limit``: a limit forbade it."""
+    """``text``: answered. ``error``: the call failed. ``limit``: a limit forbade it. ``denied``: a
+    person did."""
     text: str
-    """The answer, or what went wrong."""
+    """The answer, or what went wrong. Of a tool its result as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from typing import Any
 from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
 from rlm_fsm.event import (
     AnswerChecked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -18,6 +20,8 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.fold import advance
@@ -108,6 +112,30 @@ class Machine:
         return self.send(
             VariableRead(frame=frame, call_id=f"{frame}.r1", name=name, text=text, names=names)
         )
+
+    def call_tools(self, *calls: list[str], frame: str = "0"):
+        """The cell calls tools: names, each with its arguments as JSON."""
+        cell = self.frame(frame).cell
+        assert cell is not None
+        made = tuple(
+            HostCall(fn=name, prompt=text, dedupe=False, kind="tool") for name, text in calls
+        )
+        return self.send(CodePaused(frame=frame, call_id=cell.id, calls=made))
+
+    def of_tool(self, how: str, call: str, text: str = ""):
+        """A call of a tool ended, or a person was asked for it, in one of the ways below."""
+        named = {"frame": frame_of(CallId(call)), "call_id": CallId(call)}
+        match how:
+            case "returned":
+                return self.send(ToolReturned(**named, value=text))
+            case "broke":
+                return self.send(ToolFailed(**named, error="raised", message=text))
+            case "nobody":
+                return self.send(ApprovalPostponed(**named))
+            case _:
+                agreed = how == "approved"
+                event = ApprovalGiven(**named, is_approved=agreed, reason=text, by="ann")
+                return self.send(event)
 
     def checked(self, check: str, value: str | None = None, **fields: Any):
         """A check ends: the answer fits when there is a value."""

@@ -12,6 +12,7 @@ from repl_contract_awaits import AwaitsContract
 from repl_contract_calls import CallsContract
 from repl_contract_combinators import CombinatorsContract
 from repl_contract_finals import FinalsContract
+from repl_contract_tools import ToolsContract
 from repl_driving import answer_all, answers_to, context_of, settings_of, upper
 
 from effects.repls.base import Paused, Repl
@@ -20,7 +21,9 @@ from rlm_fsm.values import CodeResult, ReadResult
 __all__ = ["ReplContract", "answer_all", "answers_to", "context_of", "settings_of", "upper"]
 
 
-class ReplContract(CallsContract, CombinatorsContract, FinalsContract, AwaitsContract):
+class ReplContract(
+    CallsContract, CombinatorsContract, FinalsContract, AwaitsContract, ToolsContract
+):
     """What every backend does. Subclass it as `TestSomething` and give `make`."""
 
     # A session

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from repl_contract_combinators import says
+from repl_contract_tools import SPECS
 from repl_driving import HAYSTACK, Answerer, Driving, answers_to, bad_fails, upper
 
 from effects.repls.base import Paused, Repl, SavesSessions, SnapshotRefused
@@ -98,6 +99,19 @@ class SnapshotsContract(Driving):
         assert results[1].stdout == "['a', 'b'] 15 236 [(11, 16, 'APPLE')]\n"
         assert results[2].watched == {"result": "[10, 11, 12]"}
         assert read.text == "[10, 11, 12]"
+
+    def test_calls_of_tools_are_carried_over_awaited_or_not(self) -> None:
+        pauses, results, read = self.same(
+            "import asyncio\nfirst = weather('Rome', days=1)\n"
+            "result = await asyncio.gather(weather('Oslo'), llm_query('q'), total(1, 2))\n"
+            "try:\n    weather('bad')\nexcept ToolError as error:\n    print(error)\n"
+            "print(first)",
+            answerer=lambda prompt: bad_fails(prompt) if "bad" in prompt else f'["{len(prompt)}"]',
+            tools=SPECS,
+        )
+        assert [len(pause.calls) for pause in pauses] == [1, 3, 1]
+        assert results[0].stdout == "weather failed: broken\n['27']\n"
+        assert read.text == "[['16'], '[\"1\"]', ['19']]"
 
     def test_a_cell_goes_on_where_it_was_paused(self) -> None:
         pauses, results, read = self.same(

@@ -83,6 +83,7 @@ def test_json_tells_the_whole_result(
         "limit": None,
         "error": None,
         "cost_usd": None,
+        "approvals": [],
         "log": str(log),
     }
     assert (usage["steps"], usage["model_calls"], usage["total_tokens"]) == (1, 1, 18)

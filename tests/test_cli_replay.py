@@ -48,7 +48,7 @@ def test_a_replay_stops_at_an_event_and_shows_the_state(
     assert main(["replay", run_id, "--at", str(at)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"run {run_id} after event {at}: running"
-    assert lines[1] == "frame 0: WAITING, turn 1 of 40, cell 0.c1, 0 of 2 subcalls answered"
+    assert lines[1] == "frame 0: WAITING, turn 1 of 40, cell 0.c1, 0 of 2 calls answered"
     assert lines[2] == "in flight: 0.1, 0.2"
     assert lines[3] == "owed: call 0.1 of the model 'subcall'"
     assert lines[-1].startswith("spent: 1 turn, 2 subcalls")

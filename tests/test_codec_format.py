@@ -13,10 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from rlm_fsm.codec import BLOB_CHARS, decode, effect_hash, encode
-from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.effect import (
+    AskApproval,
+    CallModel,
+    CallTool,
+    CheckAnswer,
+    Effect,
+    ReadVariable,
+    Record,
+    ResumeCode,
+    RunCode,
+)
 from rlm_fsm.event import (
     EVENTS,
     AnswerChecked,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -32,12 +45,15 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import AdapterPrice, Price
+from rlm_fsm.toolspec import ToolParameter, ToolSpec
 from rlm_fsm.values import (
     CodeError,
     ContextInfo,
@@ -70,6 +86,19 @@ def started() -> RunStarted:
             subcall_system_prompt="Answer.",
             recursive_subcall_system_prompt="Work.",
             auto_finalize_var="answer",
+            tools=(
+                ToolSpec(
+                    name="send",
+                    signature="(to: str, *more) -> bool",
+                    doc="Send it.",
+                    parameters=(
+                        ToolParameter(name="to"),
+                        ToolParameter(name="more", kind="rest", is_required=False),
+                    ),
+                    needs_approval=True,
+                    idempotent=False,
+                ),
+            ),
             prices=(
                 AdapterPrice(
                     adapter="root",
@@ -98,6 +127,8 @@ EFFECTS: tuple[Effect, ...] = (
     ResumeCode(frame=ROOT, call_id=CallId("0.c1"), outcomes=(Outcome("text", "4"),)),
     ReadVariable(frame=ROOT, call_id=CallId("0.r1"), name="answer"),
     CheckAnswer(frame=ROOT, call_id=CallId("0.k1"), text="1", data="1", schema="{}"),
+    CallTool(frame=ROOT, call_id=CallId("0.4"), tool="send", arguments=TextRef("a" * 64, 12)),
+    AskApproval(frame=ROOT, call_id=CallId("0.4"), tool="send", arguments=TextRef("a" * 64, 12)),
     Record(event=GuardTripped(frame=ROOT, guard="no_code", reason="Write code.")),
 )
 
@@ -148,12 +179,25 @@ SAMPLES: tuple[Event, ...] = (
                 dedupe=False,
             ),
             HostCall(fn="budget", prompt="", kind="budget"),
+            HostCall(fn="send", prompt='{"to": "Ann"}', dedupe=False, kind="tool"),
             HostCall(fn="time", prompt="", kind="clock"),
         ),
         parallel=False,
         now_s=1795371300.25,
         elapsed_s=0.125,
     ),
+    ApprovalAsked(frame=ROOT, call_id=CallId("0.4"), tool="send"),
+    ApprovalGiven(
+        frame=ROOT,
+        call_id=CallId("0.4"),
+        is_approved=False,
+        reason="not now",
+        by="ann",
+        clock_s=1.25,
+    ),
+    ApprovalPostponed(frame=ROOT, call_id=CallId("0.4"), clock_s=1.25),
+    ToolReturned(frame=ROOT, call_id=CallId("0.4"), value='{"sent": true}', elapsed_s=0.5),
+    ToolFailed(frame=ROOT, call_id=CallId("0.4"), error="raised", message="KeyError: 'x'"),
     CodeExecuted(
         frame=FrameId("0.1"),
         call_id=CallId("0.1.c2"),
@@ -237,6 +281,18 @@ def as_version_1(event: Event, options: Options) -> Event:
             return event
 
 
+SINCE_VERSION_2 = (
+    DeadlinePassed,
+    AnswerChecked,
+    HistoryCompacted,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
+    ToolReturned,
+    ToolFailed,
+)
+
+
 def test_events_of_version_1_still_load_with_the_words_and_rules_of_then() -> None:
     events = loaded(OLD)
     begun = events[0]
@@ -254,6 +310,7 @@ def test_events_of_version_1_still_load_with_the_words_and_rules_of_then() -> No
         auto_finalize_reject_feedback=None,
         tell_budget=False,
         prices=(),
+        tools=(),
         compaction=0.0,
         compaction_limit=10,
         compaction_max_tokens=800,
@@ -262,8 +319,7 @@ def test_events_of_version_1_still_load_with_the_words_and_rules_of_then() -> No
     assert (then.profile.name, then.profile.version) == ("pyrlm", 1)
     assert then.profile.system == LONG
     assert then.profile.output_head == 4_000
-    newer = DeadlinePassed | AnswerChecked | HistoryCompacted
-    known = [event for event in SAMPLES if not isinstance(event, newer)]
+    known = [event for event in SAMPLES if not isinstance(event, SINCE_VERSION_2)]
     assert events == [as_version_1(event, then) for event in known]
 
 

@@ -22,6 +22,13 @@ the difference: commit it only if you understand why it changed.
     fits CHECK VALUE                    an answer, or the reply of a call with a schema, fits
     misfit CHECK PATH MESSAGE           it doesn't
     budget FRAME                        the cell of a frame asks what is left
+    tools FRAME NAME JSON | NAME JSON   the cell calls tools; started with tools=True, a run has
+                                        `look`, which may be called twice, and `send`, which needs
+                                        an approval
+    returned CALL JSON                  a tool returns; also `broke CALL MESSAGE`: it failed
+    approved CALL                       a person agrees; also `denied CALL REASON`
+    nobody CALL                         nobody is there to ask
+    goes on                             the run is resumed
     deadline SECONDS                    the run's time is over
     cancel
     resume                              forget everything, fold the log, list what is owed
@@ -36,15 +43,30 @@ import pytest
 from machine import Machine, replied
 
 from effects.view.events import compacted
-from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, ResumeCode, RunCode
-from rlm_fsm.event import CodeExecuted, DeadlinePassed, Event
+from rlm_fsm.effect import (
+    AskApproval,
+    CallModel,
+    CallTool,
+    CheckAnswer,
+    Effect,
+    ReadVariable,
+    ResumeCode,
+    RunCode,
+)
+from rlm_fsm.event import CodeExecuted, DeadlinePassed, Event, RunResumed
 from rlm_fsm.fold import fold, pending
 from rlm_fsm.history import sent
 from rlm_fsm.policy import Policy
 from rlm_fsm.profiles import PROFILES
+from rlm_fsm.tool_calls import answered
+from rlm_fsm.toolspec import ToolSpec
 from rlm_fsm.values import CodeError, GivenFinal, Problem
 
 GOLDEN = Path(__file__).parent / "golden"
+TOOLS = (
+    ToolSpec(name="look", idempotent=True),
+    ToolSpec(name="send", needs_approval=True, idempotent=False),
+)
 POLICY = {field.name for field in fields(Policy)}
 
 
@@ -77,6 +99,8 @@ def play(machine: Machine, command: str) -> list[str]:
             if "profile" in values:
                 values["profile"] = PROFILES[values["profile"]]
             policy = Policy(**{name: values.pop(name) for name in list(values) if name in POLICY})
+            if values.pop("tools", False):
+                values["tools"] = TOOLS
             machine.start(policy=policy, **values)
         case "reply":
             parts = [part.split(" ", 1) for part in rest.replace("\\n", "\n").split(" ; ")]
@@ -119,6 +143,12 @@ def play(machine: Machine, command: str) -> list[str]:
             machine.checked(frame, problems=(Problem(path=path, message=message, found="?"),))
         case "budget":
             machine.pause("", frame=frame, kind="budget")
+        case "tools":
+            machine.call_tools(*(part.split(" ", 1) for part in text.split(" | ")), frame=frame)
+        case "returned" | "broke" | "approved" | "denied" | "nobody":
+            machine.of_tool(verb, frame, text)
+        case "goes":
+            machine.send(RunResumed())
         case "deadline":
             machine.send(DeadlinePassed(clock_s=float(frame)))
         case "cancel":
@@ -140,6 +170,10 @@ def event_line(event: Event) -> str:
         "ModelReplied": lambda: repr(event.text) + " from the cache" * event.cache_hit,
         "ModelFailed": lambda: event.error,
         "CodePaused": lambda: f"{len(event.calls)} calls",
+        "ApprovalAsked": lambda: event.tool,
+        "ApprovalGiven": lambda: answered(event),
+        "ToolReturned": lambda: event.value,
+        "ToolFailed": lambda: f"{event.error}: {event.message}",
         "CodeExecuted": lambda: executed_line(event),
         "VariableRead": lambda: repr(event.text),
         "AnswerChecked": lambda: event.value or "misfit",
@@ -171,6 +205,8 @@ def effect_line(effect: Effect) -> str:
             return f"ReadVariable {effect.call_id} {effect.name}"
         case CheckAnswer():
             return f"CheckAnswer {effect.call_id} {effect.text!r}"
+        case CallTool() | AskApproval():
+            return f"{type(effect).__name__} {effect.call_id} {effect.tool}"
         case _:
             return repr(effect)
 

@@ -22,8 +22,18 @@ from machine import BOOM, TEXT, code
 
 from effects.log.sqlite import SqliteLog
 from rlm_fsm.calls import takes_a_place
-from rlm_fsm.effect import CallModel, Effect, ReadVariable, ResumeCode, RunCode
+from rlm_fsm.effect import (
+    AskApproval,
+    CallModel,
+    CallTool,
+    Effect,
+    ReadVariable,
+    ResumeCode,
+    RunCode,
+)
 from rlm_fsm.event import (
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -34,6 +44,8 @@ from rlm_fsm.event import (
     ReplFailed,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.fold import advance, fold, pending, state_at
@@ -46,6 +58,7 @@ from rlm_fsm.profiles import PAPER, PROFILES
 from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.reply import visible
 from rlm_fsm.state import INITIAL, Phase, RunState
+from rlm_fsm.toolspec import ToolSpec
 from rlm_fsm.values import GivenFinal, HostCall, Outcome, Usage, Variable
 
 RUN = RunId("run")
@@ -73,6 +86,12 @@ PRICE = AdapterPrice(
     price=Price(prompt_usd_per_mtok=1, completion_usd_per_mtok=40),
     source="given",
 )
+TOOLS = (
+    ToolSpec(name="look", idempotent=True),
+    ToolSpec(name="pay", idempotent=False),
+    ToolSpec(name="send", needs_approval=True),
+)
+CALLED = st.lists(st.sampled_from(["look", "pay", "send", "send", "gone"]), max_size=4)
 
 
 def possible_options(**values: Any) -> Options:
@@ -124,6 +143,8 @@ OPTIONS = st.builds(
     fallback_guard_steps=st.sampled_from([None, 1, 2]),
     tell_budget=st.booleans(),
     prices=st.sampled_from([(), (PRICE,), (PRICE, replace(PRICE, adapter="subcall"))]),
+    tools=st.sampled_from([(), TOOLS]),
+    max_concurrent_tools=st.integers(1, 3),
 )
 
 
@@ -165,6 +186,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.over_estimate = 0
         self.over_cost_usd = 0.0
         self.told: dict[CallId, Outcome] = {}
+        self.agreed: set[CallId] = set()
         self.clock_s = 0.0
 
     def teardown(self) -> None:
@@ -223,8 +245,37 @@ class AnySchedule(RuleBasedStateMachine):
             kind = data.draw(st.sampled_from(["", "budget", "clock"]))
             asked = (HostCall(fn=kind, prompt="", kind=kind),) if kind else ()
             now_s = 1.8e9 if kind == "clock" else None
-            event = replace(event, calls=(*event.calls, *asked), now_s=now_s)
+            called = tuple(
+                HostCall(fn=fn, prompt="{}", dedupe=False, kind="tool") for fn in data.draw(CALLED)
+            )
+            calls = (*event.calls, *asked, *called)
+            event = replace(event, calls=calls, now_s=now_s)
         self.commit([event])
+
+    @precondition(lambda self: self.waiting_for(CallTool))
+    @rule(data=st.data())
+    def tools_answer(self, data: st.DataObject) -> None:
+        """Some of the tools in flight return or fail, all in one commit."""
+        calls = data.draw(st.permutations(self.waiting_for(CallTool)))
+        some = calls[: data.draw(st.integers(1, len(calls)))]
+        self.commit([self.outcome_of_tool(call, data) for call in some])
+
+    @precondition(lambda self: self.waiting_for(AskApproval))
+    @rule(data=st.data())
+    def people_answer(self, data: st.DataObject) -> None:
+        """Some of those who are asked agree, refuse, or aren't there."""
+        asked = data.draw(st.permutations(self.waiting_for(AskApproval)))
+        some = asked[: data.draw(st.integers(1, len(asked)))]
+        self.commit([self.verdict(ask, data) for ask in some])
+
+    @precondition(lambda self: self.state.is_over and self.undecided())
+    @rule(data=st.data())
+    def somebody_answers_for_a_run_that_stands(self, data: st.DataObject) -> None:
+        """From another process: it is recorded, and the run stands as it did."""
+        call = self.state.approvals[data.draw(st.sampled_from(self.undecided()))].call
+        before = self.state.status
+        self.commit([self.answer_for(call, is_approved=data.draw(st.booleans()))])
+        assert self.state.status == before
 
     @precondition(lambda self: self.waiting_for(ReadVariable))
     @rule(data=st.data())
@@ -273,7 +324,7 @@ class AnySchedule(RuleBasedStateMachine):
         if options is not None:
             self.over_estimate += 10**9  # smaller limits than what is spent already are legal
             self.over_cost_usd += 10**9
-        uncertain = len(self.state.calls)
+        uncertain = len(self.state.calls) + len(self.state.tools)
         before = self.state.uncertain
         self.outstanding = []
         self.commit([RunResumed(on_uncertain=on_uncertain, options=options)])
@@ -301,6 +352,29 @@ class AnySchedule(RuleBasedStateMachine):
         if self.over_estimate < 10**9:
             assert len(taking) <= self.state.options.max_concurrent_subcalls
         assert not set(self.state.calls) & {call.call_id for call in self.state.queue}
+
+    @invariant()
+    def calls_of_tools_are_in_one_place(self) -> None:
+        state = self.state
+        queued = [call.call_id for call in state.tool_queue]
+        named = [*state.tools, *queued, *state.approvals]
+        assert len(named) == len(set(named))
+        if self.over_estimate < 10**9:
+            assert len(state.tools) <= state.options.max_concurrent_tools
+        for name in named:
+            pause = state.frames[name.rpartition(".")[0]].pause
+            assert pause is not None
+            assert name in pause.asked
+            assert name not in pause.answers
+
+    @invariant()
+    def a_run_waits_only_for_people(self) -> None:
+        state = self.state
+        if state.status == "waiting":
+            assert state.approvals
+            busy = [*state.calls, *state.queue, *state.tools, *state.tool_queue]
+            assert busy == []
+            assert all(frame.phase is Phase.WAITING for frame in state.frames.values())
 
     @invariant()
     def reservations_are_those_of_the_calls_in_flight(self) -> None:
@@ -436,6 +510,35 @@ class AnySchedule(RuleBasedStateMachine):
         estimated = self.state.spent.estimates_nusd.get(call.call_id, 0) / NANO_USD
         self.over_cost_usd += max(0.0, (cost or 0.0) - estimated)
         return ModelReplied(**named, text=text, usage=Usage(billed, 0, billed), cost_usd=cost)
+
+    def outcome_of_tool(self, call: CallTool, data: st.DataObject) -> Event:
+        assert call.tool != "send" or call.call_id in self.agreed, "made without an approval"
+        self.clock_s += 1
+        named = {"frame": call.frame, "call_id": call.call_id, "clock_s": self.clock_s}
+        if data.draw(st.booleans()):
+            self.told[call.call_id] = Outcome("text", "1")
+            return ToolReturned(**named, value="1")
+        self.told[call.call_id] = Outcome("error", "KeyError")
+        return ToolFailed(**named, error="raised", message="KeyError")
+
+    def verdict(self, ask: AskApproval, data: st.DataObject) -> Event:
+        said = data.draw(st.sampled_from(["yes", "no", "nothing"]))
+        if said == "nothing":
+            return ApprovalPostponed(frame=ask.frame, call_id=ask.call_id)
+        return self.answer_for(ask, is_approved=said == "yes")
+
+    def answer_for(self, call: CallTool | AskApproval, *, is_approved: bool) -> ApprovalGiven:
+        if is_approved:
+            self.agreed.add(call.call_id)
+        else:
+            self.told[call.call_id] = Outcome("denied", "no")
+        return ApprovalGiven(
+            frame=call.frame, call_id=call.call_id, is_approved=is_approved, reason="no"
+        )
+
+    def undecided(self) -> list[CallId]:
+        found = self.state.approvals
+        return sorted(name for name in found if found[name].given is None)
 
     def reserved(self, call: CallModel) -> int:
         told = len(self.state.options.subcall_system_prompt)

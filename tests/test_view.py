@@ -16,7 +16,8 @@ from rich.console import Console
 
 from effects.view.blocks import TerminalConsole
 from effects.view.cut import clean, cut, dollars, head, plural, seconds
-from effects.view.follow import CallsBegan, CallsEnded, CellBegan, Follower, Item, Turned
+from effects.view.follow import Follower
+from effects.view.items import CallsBegan, CallsEnded, CellBegan, Item, Turned
 from effects.view.live import LiveView
 from effects.view.plain import PlainView, line
 from effects.view.show import show_run

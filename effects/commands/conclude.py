@@ -1,6 +1,7 @@
 """Performing a run for the command line, and what its end means to whoever called.
 
-Exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial, 130 cancelled.
+Exit codes: 0 answered, 1 failed, 2 misuse (nothing was started), 3 partial, 4 waiting for
+approvals, 130 cancelled.
 """
 
 import shlex
@@ -18,19 +19,22 @@ from effects.result import RunResult, usage_of
 from effects.view.cut import head, plural
 from rlm_fsm.errors import LogError, ReplayDiverged, RunError
 from rlm_fsm.event import Status
+from rlm_fsm.ids import RunId
 from rlm_fsm.state import RunState
 
 if TYPE_CHECKING:
+    from effects.tools import ApprovalRequest
     from effects.view.live import LiveView
     from effects.view.plain import PlainView
 
-ANSWERED, FAILED, MISUSE, PARTIAL, CANCELLED = 0, 1, 2, 3, 130
+ANSWERED, FAILED, MISUSE, PARTIAL, WAITING, CANCELLED = 0, 1, 2, 3, 4, 130
 
 _EXIT_CODES: dict[Status, int] = {
     "finished": ANSWERED,
     "partial": PARTIAL,
     "failed": FAILED,
     "cancelled": CANCELLED,
+    "waiting": WAITING,
     "running": FAILED,  # its log failed, or its session didn't come back
 }
 _SHOWN_CHARS = 600
@@ -52,6 +56,15 @@ class Conclusion:
         """What the program ends with."""
         return _EXIT_CODES[self.state.status]
 
+    @property
+    def approvals(self) -> "tuple[ApprovalRequest, ...]":
+        """The calls of tools for which a run that waits asks a person."""
+        from effects.approvals import requests
+
+        if self.state.status != "waiting":
+            return ()
+        return requests(RunId(self.run_id), read_record(self.log, self.run_id).events)
+
     def to_dict(self) -> dict[str, Any]:
         """The run as a JSON document."""
         state = self.state
@@ -63,6 +76,7 @@ class Conclusion:
             "error": state.error or self.error,
             "usage": asdict(usage_of(state)),
             "cost_usd": state.spent.cost_usd,
+            "approvals": [asdict(item) for item in self.approvals],
             "log": self.log,
         }
 
@@ -136,6 +150,8 @@ def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
         case "partial":
             best = "the best answer so far" if state.output.strip() else "no answer so far"
             terminal.tell(f"partial: the limit {state.limit} is reached; {best}.\n{steps}")
+        case "waiting":
+            terminal.tell(f"{_waiting(end, default_log)}\n{steps}")
         case _:
             why = end.error or f"{state.error}. The run {end.run_id} is in the log {end.log}."
             terminal.tell(f"{why}\n{steps}")
@@ -144,12 +160,13 @@ def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
 
 def show_command(end: Conclusion, default_log: str) -> str:
     """The command that shows the run."""
-    return f"rlm-fsm show {end.run_id}{_log_option(end.log, default_log)}"
+    return f"rlm-fsm show {end.run_id}{log_option(end.log, default_log)}"
 
 
 def resume_command(run_id: str, state: RunState, log: str, default_log: str) -> str:
     """The command that goes on with a run; under a larger limit, if one ended it."""
-    return f"rlm-fsm resume {run_id}{_larger(state)}{_log_option(log, default_log)}"
+    tools = " --tools MODULE:NAME" if state.options.tools else ""
+    return f"rlm-fsm resume {run_id}{_larger(state)}{tools}{log_option(log, default_log)}"
 
 
 def difference(diverged: ReplayDiverged) -> str:
@@ -162,11 +179,24 @@ def difference(diverged: ReplayDiverged) -> str:
     )
 
 
+def _waiting(end: Conclusion, default_log: str) -> str:
+    """Which calls wait for a person, and how to answer."""
+    from effects.commands.approve import lines
+
+    told = "\n".join(f"  {line}" for line in lines(end.approvals))
+    option = log_option(end.log, default_log)
+    return (
+        f"the run {end.run_id} waits for approvals:\n{told}\n"
+        f"Approve: rlm-fsm approve {end.run_id}{option} (--deny --reason TEXT to refuse)"
+    )
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _log_option(log: str, default_log: str) -> str:
+def log_option(log: str, default_log: str) -> str:
+    """What names the log on a command line; nothing for the one that is looked into anyway."""
     return "" if log == default_log else f" --log {shlex.quote(log)}"
 
 

@@ -37,6 +37,7 @@ from effects.commands.options import (
 from effects.commands.records import Record, add_run_argument, earlier_events, opened, read_record
 from effects.commands.run import read_context, silent_logger
 from effects.commands.terminal import Terminal
+from effects.commands.tools import TOOLS, tools_given
 from effects.commands.words import in_our_words
 from effects.view.marks import in_flight
 from effects.view.plain import totals
@@ -58,6 +59,7 @@ RESUME_GROUPS: dict[str, tuple[Option, ...]] = {
     _LIMITS_TITLE: as_recorded(LIMIT_OPTIONS),
     "going on": (
         CONTEXT,
+        TOOLS,
         ISOLATION,
         *_CACHE,
         Option(
@@ -83,6 +85,7 @@ FORK_GROUPS: dict[str, tuple[Option, ...]] = {
             "ModelReplied, what a CodeExecuted printed, the question of event 1",
         ),
         CONTEXT,
+        TOOLS,
         ACCEPT_CHANGED_OUTPUT,
     ),
     _MODELS_TITLE: (*_MODEL, *_URL, *as_recorded(_REST)),
@@ -127,6 +130,7 @@ def resume(arguments: Namespace, environment: Mapping[str, str]) -> int:
             logger=silent_logger(),
             **given,
             **limits_given(arguments),
+            **tools_given(arguments),
             **cache_given(arguments),
         )
         with opened(log, record.run_id) as log_, log_.lead(record.run_id):
@@ -177,6 +181,7 @@ def fork(arguments: Namespace, environment: Mapping[str, str]) -> int:
             **_models(arguments, environment, record),
             **changes,
             **limits_given(arguments),
+            **tools_given(arguments),
             **cache_given(arguments),
         )
         if not terminal.is_quiet:
@@ -236,7 +241,7 @@ def _standing(record: Record, on_uncertain: str, policy: Policy | None) -> str:
         return f"run {record.run_id} has finished: no call is made"
     how = "stopped" if state.status == "running" else f"ended ({state.status})"
     told = [f"run {record.run_id} {how} after event {state.seq:,}: {totals(state)}"]
-    if state.calls:
+    if state.calls or state.tools:
         fate = (
             "made again, and perhaps paid twice" if on_uncertain == "retry" else "counted as failed"
         )

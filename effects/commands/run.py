@@ -20,15 +20,16 @@ from effects.commands.choices import (
 )
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET
 from effects.commands.terminal import Terminal
+from effects.commands.tools import TOOLS, tools_given
 from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
 
 OUTPUT_OPTIONS = (LOG, JSON, QUIET, NO_COLOR)
-OPTIONS = (*MODEL_OPTIONS, *LIMIT_OPTIONS, *WORK_OPTIONS, *OUTPUT_OPTIONS)
+OPTIONS = (*MODEL_OPTIONS, *LIMIT_OPTIONS, *WORK_OPTIONS, TOOLS, *OUTPUT_OPTIONS)
 GROUPS = {
     "model": MODEL_OPTIONS,
     "limits": LIMIT_OPTIONS,
-    "work": WORK_OPTIONS,
+    "work": (*WORK_OPTIONS, TOOLS),
     "output": OUTPUT_OPTIONS,
 }
 
@@ -65,6 +66,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
         **make_adapters(arguments, environment),
         **options_given(arguments),
         **limits_given(arguments),
+        **tools_given(arguments),
         **cache_given(arguments),
     )
     context = read_context(arguments.paths)

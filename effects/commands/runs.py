@@ -11,6 +11,7 @@ from typing import Any
 from effects.commands.options import JSON, LOG, NO_COLOR, Option, whole
 from effects.commands.records import Record, add_run_argument, read_record
 from effects.commands.terminal import Terminal
+from effects.log.base import RunInfo
 
 _WRAPPED = 76
 """Columns of a list of layers: the narrowest terminals show it whole."""
@@ -55,6 +56,9 @@ def list_runs(arguments: Namespace, environment: Mapping[str, str]) -> int:
     from effects.view.table import runs_table
 
     terminal.console(sys.stdout).print(runs_table(shown, datetime.now(UTC)))
+    for info in shown:
+        for line in _waiting(info, arguments.log):
+            terminal.tell(line)
     if len(shown) < len(found):
         terminal.tell(f"{len(shown)} of {len(found):,} runs; --limit 0 shows all")
     return 0
@@ -62,6 +66,7 @@ def list_runs(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Print the steps of a run; the exit code is 1 for a damaged one."""
+    from effects.approvals import requests
     from effects.result import usage_of
     from effects.rlm import log_target
     from effects.settings import read_settings
@@ -86,7 +91,8 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
             "environment": record.environment,
             "parent": record.info.parent if record.info else None,
             "parent_seq": record.info.parent_seq if record.info else None,
-            "in_flight": sorted(state.calls),
+            "in_flight": [*sorted(state.calls), *sorted(state.tools)],
+            "approvals": [asdict(item) for item in requests(record.run_id, record.events)],
             "damage": record.damage,
             "steps": [asdict(step) for step in steps],
         }
@@ -114,14 +120,31 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def _advice(record: Record, log: str, default_log: str) -> str:
     """How to go on with a run; nothing for one that has finished or is damaged."""
-    from effects.commands.conclude import resume_command
+    from effects.approvals import requests
+    from effects.commands.conclude import log_option, resume_command
 
     if record.state.status == "finished" or record.damage is not None:
         return ""
     command = resume_command(record.run_id, record.state, log, default_log)
+    if record.state.status == "waiting":
+        from effects.commands.approve import lines
+
+        found = lines(requests(record.run_id, record.events))
+        answer = f"rlm-fsm approve {record.run_id}{log_option(log, default_log)}"
+        return "\n".join([*found, f"answer with: {answer}", f"then it goes on with: {command}"])
     if record.state.status == "running":
         return f"it is being worked on, or was killed; then it goes on with: {command}"
     return f"it goes on with: {command}"
+
+
+def _waiting(info: RunInfo, log: str | None) -> list[str]:
+    """The calls for which a run waits."""
+    if info.status != "waiting":
+        return []
+    from effects.approvals import approvals
+    from effects.commands.approve import lines
+
+    return [f"{info.run_id} {line}" for line in lines(approvals(info.run_id, log=log))]
 
 
 def _sandbox(environment: Mapping[str, str], *, full: bool) -> list[str]:

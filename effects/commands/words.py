@@ -9,6 +9,7 @@ from rlm_fsm.errors import UsageError
 _OUR_WORDS = (
     (r"pass it again as context=\.", "give its files with --context."),
     (r"Pass the same texts as context=, or", "Give the same files with --context, or"),
+    (r"pass the same functions again as tools=", "give them again with --tools MODULE:NAME"),
     (r"^at=(\d+)", r"--at \1"),
     (r"pass a policy with a larger (\w+)", r"a larger \1 is needed"),
 )

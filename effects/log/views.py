@@ -41,6 +41,8 @@ FROM (
       WHEN 'GuardTripped' THEN '$.reason' WHEN 'Cancelled' THEN '$.reason'
       WHEN 'HistoryCompacted' THEN '$.failure'
       WHEN 'LimitReached' THEN '$.limit' WHEN 'RunFinished' THEN '$.output'
+      WHEN 'ToolReturned' THEN '$.value' WHEN 'ApprovalAsked' THEN '$.tool'
+      WHEN 'ApprovalGiven' THEN '$.reason'
       ELSE '$.message' END AS path
     FROM v_events WHERE kind <> 'EffectStarted')
 ) s LEFT JOIN blobs b ON b.hash = s.blob
@@ -68,10 +70,12 @@ FROM (
   FROM v_events WHERE kind = 'EffectStarted' GROUP BY run_id, call_id
 ) i LEFT JOIN (
   SELECT run_id, call_id, max(seq) AS seq, kind, at, data, is_shared
-  FROM v_events WHERE kind IN ('ModelReplied', 'ModelFailed') GROUP BY run_id, call_id
+  FROM v_events WHERE kind IN ('ModelReplied', 'ModelFailed', 'ToolReturned', 'ToolFailed')
+  GROUP BY run_id, call_id
 ) o ON o.run_id = i.run_id AND o.call_id = i.call_id
 ORDER BY i.run_id, i.seq"""
-"""Paid calls: begun so often, and how each ended. `uncertain`: begun, no outcome in the log."""
+"""Calls of models and tools: begun so often, and how each ended. `uncertain`: begun, no outcome in
+the log."""
 
 _COSTS = """CREATE VIEW v_costs AS
 SELECT r.run_id, r.query, r.status, count(c.call_id) AS calls,
@@ -81,7 +85,8 @@ SELECT r.run_id, r.query, r.status, count(c.call_id) AS calls,
   coalesce(sum(c.completion_tokens), 0) AS completion_tokens,
   coalesce(sum(c.total_tokens), 0) AS total_tokens,
   sum(c.cost_usd) AS cost_usd, coalesce(sum(c.elapsed_s), 0) AS model_s
-FROM runs r LEFT JOIN v_calls c ON c.run_id = r.run_id AND NOT c.is_shared GROUP BY r.slot"""
+FROM runs r LEFT JOIN v_calls c
+  ON c.run_id = r.run_id AND NOT c.is_shared AND c.effect = 'CallModel' GROUP BY r.slot"""
 """What each run spent itself: what a fork shares was paid by its parent."""
 
 # A frame's id is its parent's, a dot and a number; a call's is its frame's, a dot and a name.
@@ -107,7 +112,8 @@ nodes AS (
   GROUP BY n.run_id, n.node
   UNION ALL
   SELECT c.run_id, n.place || printf('/%012d', c.seq), n.depth + 1, c.call_id, c.frame,
-    CASE WHEN c.call_id GLOB '*.m*' THEN 'turn' WHEN c.call_id GLOB '*.s*' THEN 'compaction'
+    CASE WHEN c.effect = 'CallTool' THEN 'tool' WHEN c.call_id GLOB '*.m*' THEN 'turn'
+      WHEN c.call_id GLOB '*.s*' THEN 'compaction'
       ELSE 'subcall' END, c.seq,
     1, c.uncertain, c.outcome, c.model_id, c.total_tokens, c.cost_usd, c.elapsed_s, c.is_shared
   FROM v_calls c JOIN nested n ON n.run_id = c.run_id AND n.node = c.frame

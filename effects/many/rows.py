@@ -179,6 +179,8 @@ def row_of(
     why = error or result.error
     if why is None and status == "partial":
         why = f"the limit {result.limit} is reached"
+    if why is None and result.status == "waiting":
+        why = "it waits for approvals: answer with `rlm-fsm approve`, and start the batch again"
     return JobResult(
         id=job.id,
         query=job.query,

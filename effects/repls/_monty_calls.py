@@ -9,7 +9,8 @@ The sandbox suspends at each name and call that it doesn't know:
 
 Classes of exceptions can't be made in the sandbox. `SubcallError` is its `RuntimeError`, and
 `SubcallLimitError` its `RecursionError`, a subclass: each can be caught by name, and both by the
-first. They carry no `results`. An error that isn't caught is shown by its right name.
+first. They carry no `results`. `ToolError` is the `RuntimeError` too, and `ToolDenied` another
+subclass, `NotImplementedError`. An error that isn't caught is shown by its right name.
 """
 
 import re
@@ -25,9 +26,9 @@ from pydantic_monty import (
     NameLookupSnapshot,
 )
 
-from effects.repls import _combinators, _finals, _functions, _functions_json
+from effects.repls import _asking, _finals, _functions
 from effects.repls._finals import Signal
-from effects.repls._functions import Ask, Program, Styles, SubcallError, SubcallLimitError
+from effects.repls._functions import Ask, Program, Styles, SubcallError
 from effects.repls._library import Library
 from effects.repls._monty_bridges import LATER, TEXT_METHOD, TEXT_METHODS
 from effects.repls._monty_clock import Clock
@@ -37,12 +38,20 @@ from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
 from effects.repls._text import METHODS, TextView
 from effects.repls._together import next_ask
+from effects.repls._tools import ToolError
 from effects.repls.base import Answer, Paused, ReplSettings
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import HostCall
 
-ERRORS = "SubcallError = RuntimeError\nSubcallLimitError = RecursionError\n"
-"""Source that binds the names of the runtime's errors."""
+ERROR_KINDS = {
+    "SubcallError": "RuntimeError",
+    "SubcallLimitError": "RecursionError",
+    "ToolError": "RuntimeError",
+    "ToolDenied": "NotImplementedError",
+}
+"""The runtime's errors, and what they are in the sandbox."""
+ERRORS = "".join(f"{name} = {kind}\n" for name, kind in ERROR_KINDS.items())
+"""Source that binds their names."""
 
 VALUES = frozenset({"P", "context", "context_0", "history"})
 """Names of values that are copied into the sandbox when code first names them."""
@@ -92,15 +101,12 @@ class Calls:
             allowed_s=lambda: (self.deadline - time.monotonic()) / 2,
             memory_bytes=settings.limits.memory_bytes,
         )
-        self._programs = {
-            **_functions.programs(
-                view,
-                parallel_subcalls=settings.parallel_subcalls,
-                styles=Styles(settings.subcall_error, settings.batch_error),
-            ),
-            **_functions_json.programs(),
-            **_combinators.programs(),
-        }
+        self._programs = _asking.programs(
+            view,
+            parallel_subcalls=settings.parallel_subcalls,
+            styles=Styles(settings.subcall_error, settings.batch_error),
+            tools=settings.tool_forms(),
+        )
         self.asking = frozenset(self._programs)
         """Names of the functions that ask sub-models."""
         self.library = Library(
@@ -125,9 +131,7 @@ class Calls:
         self._waiting: _Waiting | None = None
         self.functions = frozenset({*self._programs, *self._plain, *self._awaited})
         """Names of the functions; methods of `ctx` as ``ctx.find``."""
-        self.names = (
-            self.functions | {"ctx", "SubcallError", "SubcallLimitError"} | VALUES | {"answer"}
-        )
+        self.names = self.functions | {"ctx", *ERROR_KINDS} | VALUES | {"answer"}
         """All names of the runtime."""
         self.bound: set[str] = set()
         """Names of `VALUES` that the sandbox has asked for and keeps now."""
@@ -357,12 +361,12 @@ class Calls:
         """How a call ended, as the sandbox takes it."""
         if error is None:
             return {"return_value": encodable(value)}
-        if not isinstance(error, SubcallError):
+        name = type(error).__name__
+        if not isinstance(error, SubcallError | ToolError):
             return {"exception": error}
         message = encodable(str(error))
-        self.raised[message] = type(error).__name__
-        is_limit = isinstance(error, SubcallLimitError)
-        return {"exc_type": "RecursionError" if is_limit else "RuntimeError", "message": message}
+        self.raised[message] = name
+        return {"exc_type": ERROR_KINDS[name], "message": message}
 
     def _find(self, pattern: Any, *args: Any, **options: Any) -> list[tuple[int, int, str]]:
         started_s = self.searcher.starting_s

@@ -19,6 +19,8 @@ TIME_LIMIT = "feed time limit exceeded"
 MEMORY_LIMITS = ("memory limit exceeded", "the worker exceeded its memory limit")
 """How its messages begin when a cell takes too much memory."""
 
+_STAND_INS = ("RuntimeError", "RecursionError", "NotImplementedError")
+"""Classes that stand for those of the runtime."""
 _KEPT_FRAMES = 12
 """Runs of equal frames shown of a deep stack, half from each end."""
 
@@ -37,7 +39,7 @@ def code_error(
     kind = error.display("type-msg").partition(":")[0].rpartition(".")[2]
     # Of a KeyError, Python shows the key's repr; the sandbox gives the bare key.
     message = str(exception) if isinstance(exception, KeyError) else error.display("msg")
-    kind = renamed.get(message, kind) if kind in ("RuntimeError", "RecursionError") else kind
+    kind = renamed.get(message, kind) if kind in _STAND_INS else kind
     if found := hint(message):
         message = f"{plain(message).rstrip('.')}. {found}"
     message = shortened(message, MAX_MESSAGE_CHARS)

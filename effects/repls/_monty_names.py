@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from effects.repls._finals import SOFT
-from effects.repls._monty_calls import ERRORS, VALUES, Calls
+from effects.repls._monty_calls import ERROR_KINDS, ERRORS, VALUES, Calls
 from effects.repls._monty_code import Cell, prepare
 from effects.repls._monty_shims import BUILTINS, MODULE_KINDS, SHIMS
 from effects.repls._monty_values import CtxPolicy, Output, encodable, stub
 from effects.repls._monty_worker import Snapshot, Worker
 from effects.repls._text import TextView
-
-_ERROR_NAMES = frozenset({"SubcallError", "SubcallLimitError"})
 
 
 class SavedNames(Protocol):
@@ -69,7 +67,7 @@ class Names:
 
     def put_right(self, cell: Cell) -> dict[str, Any]:
         """Bind what a cell needs; what is short is returned, to be bound with the cell."""
-        if self.spoiled & _ERROR_NAMES:
+        if self.spoiled & ERROR_KINDS.keys():
             self.feed(ERRORS)
         inputs = self._values_for(cell)
         for name in cell.shims:

@@ -24,33 +24,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from effects.repls import (
+        _asking,
         _async,
         _cell,
-        _combinators,
         _finals,
         _fixed,
         _frames,
         _functions,
-        _functions_json,
         _limits,
         _originals,
         _output,
         _summaries,
         _text,
+        _tools,
     )
 else:
+    import _asking
     import _async
     import _cell
-    import _combinators
     import _finals
     import _fixed
     import _frames
     import _functions
-    import _functions_json
     import _limits
     import _originals
     import _output
     import _summaries
+    import _tools
 
 Exchange = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a frame to the host and waits for its answer."""
@@ -75,6 +75,7 @@ class Session:
         subcall_error: str,
         batch_error: str,
         variables: str,
+        tools: "list[_tools.Tool]",
         calendar: "_fixed.Calendar | None" = None,
     ) -> None:
         """`calendar` is one that asks the host, where the session has such a one."""
@@ -93,7 +94,7 @@ class Session:
         self._names["__builtins__"] = builtins
         self._originals = _originals.Originals(self._module, self._sink)
         styles = _functions.Styles(subcall_error, batch_error)
-        self._own = self._runtime_names(view, parallel_subcalls, styles)
+        self._own = self._runtime_names(view, parallel_subcalls, styles, tools)
         self._soft: dict[str, Any] = {name: self._own.pop(name) for name in _finals.SOFT}
         self._tracker = _summaries.Tracker(variables)
         self._signal: _finals.Signal | None = None
@@ -315,7 +316,11 @@ class Session:
             own["history"] = self._names["history"] = history
 
     def _runtime_names(
-        self, view: "_text.TextView", parallel_subcalls: bool, styles: "_functions.Styles"
+        self,
+        view: "_text.TextView",
+        parallel_subcalls: bool,
+        styles: "_functions.Styles",
+        tools: "list[_tools.Tool]",
     ) -> dict[str, Any]:
         def SHOW_VARS() -> str:
             """The names and types of your variables, as text."""
@@ -339,14 +344,13 @@ class Session:
             value = _finals.one_value("FINAL_VAR", answer, options)
             self._give("FINAL_VAR", self._named_or_value(value))
 
-        asking = {
-            **_functions.programs(view, parallel_subcalls=parallel_subcalls, styles=styles),
-            **_functions_json.programs(),
-            **_combinators.programs(),
-        }
+        asking = _asking.programs(
+            view, parallel_subcalls=parallel_subcalls, styles=styles, tools=tools
+        )
         made: dict[str, Any] = {
             "SubcallError": _functions.SubcallError,
             "SubcallLimitError": _functions.SubcallLimitError,
+            **_tools.ERRORS,
             "SHOW_VARS": SHOW_VARS,
             "SUBMIT": SUBMIT,
             "FINAL": FINAL,

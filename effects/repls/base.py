@@ -9,10 +9,11 @@ Calls that only read the context (`peek`, `ctx.find` ...) are answered by the ba
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from rlm_fsm.errors import RLMError, UsageError
 from rlm_fsm.profile import Variables
+from rlm_fsm.toolspec import ToolSpec
 from rlm_fsm.values import CodeResult, HostCall, Message, Outcome, ReadResult
 
 
@@ -185,6 +186,8 @@ class ReplSettings:
     """What stands for a failed subcall in the list of a batch; empty: the batch raises."""
     variables: Variables = "changed"
     """Which variables a cell's result tells of, see `Profile.variables`."""
+    tools: tuple[ToolSpec, ...] = ()
+    """Functions of the caller's program that code may call."""
     seed: str = ""
     """Where chance and the calendar of the session begin, see `effects.repls._fixed`; empty: they
     are the system's."""
@@ -194,3 +197,16 @@ class ReplSettings:
     without_layers: tuple[str, ...] = ()
     """Layers of the sandbox to leave out, by the names of `effects.sandbox.report`: for tests, and
     for a machine on which one of them does harm."""
+
+    def tool_forms(self) -> list[dict[str, Any]]:
+        """The tools as plain data, for `effects.repls._tools`."""
+        return [
+            {
+                "name": tool.name,
+                "signature": tool.signature,
+                "doc": tool.doc,
+                "max_chars": tool.max_chars,
+                "parameters": [[p.name, p.kind, p.is_required] for p in tool.parameters],
+            }
+            for tool in self.tools
+        ]

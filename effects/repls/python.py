@@ -175,6 +175,7 @@ class PythonRepl:
                 "subcall_error": self._settings.subcall_error,
                 "batch_error": self._settings.batch_error,
                 "variables": self._settings.variables,
+                "tools": self._settings.tool_forms(),
             },
         }
         try:

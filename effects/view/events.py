@@ -7,6 +7,9 @@ from typing import Any, assert_never
 from effects.view.cut import clean, head, plural
 from rlm_fsm.event import (
     AnswerChecked,
+    ApprovalAsked,
+    ApprovalGiven,
+    ApprovalPostponed,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -22,8 +25,11 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
+from rlm_fsm.tool_calls import answered
 
 NOT_COMPARED = frozenset({"elapsed_s", "clock_s", "request_id", "seed", "now_s"})
 """Fields that differ in any two runs and say nothing about them."""
@@ -49,6 +55,16 @@ def says(event: Event) -> str:
             fns = ", ".join(dict.fromkeys(call.fn for call in event.calls))
             prompt = event.calls[0].prompt if event.calls else ""
             return f"{fns}: {plural(len(event.calls), 'call')}, “{prompt}”"
+        case ToolReturned():
+            return event.value
+        case ToolFailed():
+            return f"{event.error}: {event.message}"
+        case ApprovalAsked():
+            return f"{event.tool} waits for an approval"
+        case ApprovalGiven():
+            return answered(event)
+        case ApprovalPostponed():
+            return "nobody was there to answer"
         case CodeExecuted():
             raised = f"raised {event.error.kind}: {event.error.message}" if event.error else ""
             return "; ".join(filter(None, (raised, event.stdout)))
@@ -93,7 +109,7 @@ def about(event: Event) -> str:
 
 def event_line(seq: int, at: str, event: Event, width: int) -> str:
     """An event in a line of a terminal."""
-    start = f"{seq:>5}  {at[:19].replace('T', ' ')}  {type(event).__name__:<13}  {about(event):<8} "
+    start = f"{seq:>5}  {at[:19].replace('T', ' ')}  {type(event).__name__:<17}  {about(event):<8} "
     return clean(start) + head(says(event), max(20, width - len(start)))
 
 

@@ -12,7 +12,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from effects.view.items import (
+    Began,
+    CallEnded,
+    CallsBegan,
+    CallsEnded,
+    CellBegan,
+    CellEnded,
+    Compacted,
+    Ended,
+    Item,
+    Noted,
+    Turned,
+    WentOn,
+)
 from rlm_fsm.event import (
+    ApprovalAsked,
+    ApprovalGiven,
     Cancelled,
     CodeExecuted,
     CodePaused,
@@ -27,11 +43,14 @@ from rlm_fsm.event import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolFailed,
+    ToolReturned,
     VariableRead,
 )
 from rlm_fsm.ids import CallId, FrameId, RunId, host_call_id
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, Phase, RunState
+from rlm_fsm.tool_calls import answered
 from rlm_fsm.values import HostCall, Usage
 
 if TYPE_CHECKING:
@@ -41,131 +60,6 @@ _HEAD_CHARS = 400
 """Characters of a prompt or reply that an item holds: more than a line of any terminal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Began:
-    """The run began."""
-
-    run_id: str
-    event: RunStarted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WentOn:
-    """A run goes on that had stopped; or a fork begins where it leaves the other run."""
-
-    run_id: str
-    after: int
-    """The last event before."""
-    event: RunResumed
-    state: RunState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turned:
-    """A model took a turn, or failed to (`error`)."""
-
-    frame: FrameId
-    number: int
-    text: str
-    usage: Usage
-    elapsed_s: float
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compacted:
-    """A conversation was summed up, or could not be (`event.failure`)."""
-
-    frame: FrameId
-    event: HistoryCompacted
-    usage: Usage
-    """Of the call; nothing where none was made."""
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellBegan:
-    """A cell runs."""
-
-    frame: FrameId
-    number: int
-    code: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsBegan:
-    """A cell asked sub-models and waits."""
-
-    frame: FrameId
-    fn: str
-    asked: int
-    made: int
-    """Calls that are made: equal ones once, none when a limit forbids them."""
-    prompt_head: str
-    """Of the first call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded:
-    """A plain subcall ended."""
-
-    frame: FrameId
-    call_id: CallId
-    prompt_head: str
-    reply_head: str
-    failed: bool
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsEnded:
-    """All calls that a cell waited for are in."""
-
-    frame: FrameId
-    made: int
-    failed: int
-    elapsed_s: float
-    cache_hits: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellEnded:
-    """A cell ended."""
-
-    frame: FrameId
-    event: CodeExecuted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noted:
-    """Something a reader should know: a refusal, a limit, a failure."""
-
-    frame: FrameId
-    what: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The run ended."""
-
-    event: RunFinished
-    state: RunState
-
-
-Item = (
-    Began
-    | WentOn
-    | Turned
-    | Compacted
-    | CellBegan
-    | CallsBegan
-    | CallEnded
-    | CallsEnded
-    | CellEnded
-    | Noted
-    | Ended
-)
 Earlier = Callable[[RunId, int], Iterable[Event]]
 """What finds the events of a run up to one, included."""
 
@@ -174,6 +68,7 @@ Earlier = Callable[[RunId, int], Iterable[Event]]
 class _Batch:
     """The calls that a frame's cell waits for."""
 
+    what: str
     made: int
     began_s: float
     failed: int = 0
@@ -215,6 +110,11 @@ class Follower:
         return self.calls_made - sum(self._missing(frame) for frame in self._batches)
 
     @property
+    def calls_in_flight(self) -> int:
+        """Calls below the root's own turns that are being made."""
+        return self.state.in_flight + len(self.state.tools)
+
+    @property
     def activity(self) -> str:
         """What the run is doing, in a few words."""
         state, root = self.state, self.state.root
@@ -226,7 +126,7 @@ class Follower:
             case Phase.CLOSING:
                 return "asking for the best answer"
             case Phase.WAITING:
-                return "waiting for subcalls"
+                return _awaited(state)
             case Phase.RUNNING:
                 return "running code"
             case Phase.READING:
@@ -254,8 +154,15 @@ class Follower:
                 return [WentOn(run_id=self.run_id, after=after, event=event, state=self.state)]
             case ModelReplied() | ModelFailed():
                 return self._call_items(event, before)
+            case ToolReturned() | ToolFailed():
+                return [self._tool_ended(event)]
+            case ApprovalAsked():
+                call = self._prompts.get(event.call_id, "")
+                return [Noted(frame=event.frame, what="approval", text=f"{call} waits")]
+            case ApprovalGiven():
+                return [Noted(frame=event.frame, what="approval", text=answered(event))]
             case CodePaused():
-                asks = any(call.kind == "subcall" for call in event.calls)
+                asks = any(call.kind in ("subcall", "tool") for call in event.calls)
                 return [self._paused(event, before)] if asks or not event.calls else []
             case CodeExecuted():
                 return [CellEnded(frame=event.frame, event=event)]
@@ -318,18 +225,33 @@ class Follower:
             )
         ]
 
+    def _tool_ended(self, event: ToolReturned | ToolFailed) -> CallEnded:
+        failed = isinstance(event, ToolFailed)
+        reply = event.message if isinstance(event, ToolFailed) else event.value
+        if (batch := self._batches.get(event.frame)) is not None:
+            batch.failed += failed
+        return CallEnded(
+            frame=event.frame,
+            call_id=event.call_id,
+            prompt_head=self._prompts.pop(event.call_id, ""),
+            reply_head=reply[:_HEAD_CHARS],
+            failed=failed,
+            elapsed_s=event.elapsed_s,
+        )
+
     def _paused(self, event: CodePaused, before: RunState) -> CallsBegan:
         number = before.frames[event.frame].host_calls
         made = 0
         pause = self.state.frames[event.frame].pause
         if pause is not None:
             made = pause.missing
-            self._batches[event.frame] = _Batch(made, self._clock_s)
+            self._batches[event.frame] = _Batch(_what(event), made, self._clock_s)
             for position, call in enumerate(event.calls, number + 1):
                 self._prompts[host_call_id(event.frame, position)] = _prompt_head(call)
         fns = dict.fromkeys(call.fn for call in event.calls)
         return CallsBegan(
             frame=event.frame,
+            what=_what(event),
             fn=", ".join(fns),
             asked=len(event.calls),
             made=made,
@@ -344,6 +266,7 @@ class Follower:
             items.append(
                 CallsEnded(
                     frame=frame,
+                    what=batch.what,
                     made=batch.made,
                     failed=batch.failed,
                     elapsed_s=self._clock_s - batch.began_s,
@@ -370,4 +293,20 @@ class Follower:
 
 
 def _prompt_head(call: HostCall) -> str:
+    if call.kind == "tool":
+        return f"{call.fn}({call.prompt})"[:_HEAD_CHARS]
     return (call.question or call.prompt)[:_HEAD_CHARS]
+
+
+def _what(event: CodePaused) -> str:
+    kinds = {call.kind == "tool" for call in event.calls}
+    if len(kinds) > 1:
+        return "call"
+    return "tool call" if True in kinds else "subcall"
+
+
+def _awaited(state: RunState) -> str:
+    """What a paused cell waits for, in words."""
+    if state.in_flight:
+        return "waiting for subcalls"
+    return "waiting for tools" if state.tools else "waiting for an approval"

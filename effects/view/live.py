@@ -17,7 +17,8 @@ from rich.text import Text
 
 from effects.view import blocks
 from effects.view.cut import dollars, head, seconds, tokens
-from effects.view.follow import (
+from effects.view.follow import Earlier, Follower
+from effects.view.items import (
     Began,
     CallEnded,
     CallsBegan,
@@ -25,9 +26,7 @@ from effects.view.follow import (
     CellBegan,
     CellEnded,
     Compacted,
-    Earlier,
     Ended,
-    Follower,
     Item,
     Noted,
     Turned,
@@ -166,7 +165,7 @@ class LiveView:
             room = self._console.width - _BAR_LEAVES
             if room >= 8:
                 cells.append(ProgressBar(total=made, completed=done, width=min(room, 40)))
-            facts.insert(0, f"subcalls {done:,}/{made:,}, {follower.state.in_flight:,} in flight")
+            facts.insert(0, f"calls {done:,}/{made:,}, {follower.calls_in_flight:,} in flight")
         else:
             facts.insert(0, follower.activity)
         cells.append(Text(" · ".join(facts), no_wrap=True, overflow="ellipsis"))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Self, assert_never
 
 from effects.view.cut import clean, dollars, head, plural, seconds, tokens
 from effects.view.events import compacted
-from effects.view.follow import (
+from effects.view.follow import Earlier, Follower
+from effects.view.items import (
     Began,
     CallEnded,
     CallsBegan,
@@ -13,9 +14,7 @@ from effects.view.follow import (
     CellBegan,
     CellEnded,
     Compacted,
-    Earlier,
     Ended,
-    Follower,
     Item,
     Noted,
     Turned,
@@ -101,16 +100,17 @@ def went_on(item: WentOn) -> str:
 def calls(item: CallsBegan) -> str:
     """How many calls a cell asked for, and how many are made."""
     if item.made == 0 and item.asked:
-        return f"{plural(item.asked, 'subcall')} asked, refused by a limit"
+        return f"{plural(item.asked, item.what)} asked, refused by a limit"
     merged = f" ({item.asked:,} asked, equal ones once)" if item.made != item.asked else ""
-    return f"{plural(item.made, 'subcall')}{merged}"
+    return f"{plural(item.made, item.what)}{merged}"
 
 
 def answered(item: CallsEnded) -> str:
     """How a cell's calls ended."""
     failed = f", {item.failed:,} failed" if item.failed else ""
     cached = f", {item.cache_hits:,} from the cache" if item.cache_hits else ""
-    return f"{plural(item.made, 'subcall')} answered in {seconds(item.elapsed_s)}{cached}{failed}"
+    made = plural(item.made, item.what)
+    return f"{made} answered in {seconds(item.elapsed_s)}{cached}{failed}"
 
 
 def totals(state: RunState) -> str:
@@ -119,6 +119,8 @@ def totals(state: RunState) -> str:
     facts = [plural(spent.steps, "turn")]
     if spent.subcalls:
         facts.append(plural(spent.subcalls, "subcall"))
+    if spent.tool_calls:
+        facts.append(plural(spent.tool_calls, "tool call"))
     if spent.cache_hits:
         facts.append(plural(spent.cache_hits, "cache hit"))
     if state.compactions:

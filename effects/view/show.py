@@ -62,7 +62,7 @@ def _steps(
     for place in sorted({*marks, len(steps)}):
         part = steps.steps[before:place]
         before = place
-        for group, found in groupby(part, key=lambda step: step.parallel_group_id):
+        for group, found in groupby(part, key=_batch):
             batch = list(found)
             if group is not None:
                 if group not in told:
@@ -106,6 +106,8 @@ def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:
                 yield blocks.output(step.stdout or "", first=first, last=last)
             if step.error:
                 yield blocks.error(step.error, first=first, last=last)
+        case "tool" | "approval":
+            yield from _of_tool(step, full)
         case "compaction":
             facts = " · ".join(filter(None, (step.prompt_summary, _facts(step))))
             yield blocks.aside(f"history · {facts}")
@@ -117,6 +119,11 @@ def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:
             yield blocks.note(step.prompt_summary or "guard", step.output or "", first=first)
         case _:
             yield from _of_sub_run(step, full)
+
+
+def _batch(step: TraceStep) -> str | None:
+    """The batch of subcalls that a step belongs to."""
+    return None if step.kind in ("tool", "approval") else step.parallel_group_id
 
 
 def _asked(first: TraceStep) -> RenderableType:
@@ -149,6 +156,18 @@ def _calls(batch: list[TraceStep], width: int, full: bool) -> Iterator[Renderabl
         failures = sum(step.error is not None for step in batch[len(shown) :])
         also = f", {failures:,} of them failed" if failures else ""
         yield blocks.aside(f"… {len(batch) - len(shown):,} more{also}", deep=True)
+
+
+def _of_tool(step: TraceStep, full: bool) -> Iterator[RenderableType]:
+    """A call of a tool, or a person's answer for one, on a line; whole when all is asked for."""
+    call, reply = step.prompt_summary or "", step.error or step.output or ""
+    if full:
+        yield blocks.aside(f"{step.kind} · {call}")
+        show = blocks.error if step.error else blocks.output
+        yield show(reply, first=blocks.WHOLE, last=blocks.WHOLE)
+    else:
+        failed = "failed: " if step.error else ""
+        yield blocks.aside(f"{step.kind} · {head(call, 100)} → {failed}{head(reply, 100)}")
 
 
 def _of_sub_run(step: TraceStep, full: bool) -> Iterator[RenderableType]:

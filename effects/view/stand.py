@@ -6,8 +6,19 @@ from typing import Any, assert_never
 
 from effects.view.cut import clean, head, plural
 from effects.view.plain import totals
-from rlm_fsm.effect import CallModel, CheckAnswer, Effect, ReadVariable, Record, ResumeCode, RunCode
+from rlm_fsm.effect import (
+    AskApproval,
+    CallModel,
+    CallTool,
+    CheckAnswer,
+    Effect,
+    ReadVariable,
+    Record,
+    ResumeCode,
+    RunCode,
+)
 from rlm_fsm.fold import pending
+from rlm_fsm.ids import CallId
 from rlm_fsm.state import Frame, RunState
 
 _TEXT_CHARS = 200
@@ -19,10 +30,13 @@ def state_lines(run_id: str, state: RunState) -> Iterator[str]:
     yield f"run {run_id} after event {state.seq:,}: {state.status}"
     for _, frame in sorted(state.frames.items()):
         yield f"frame {frame.id}: {_frame(frame)}"
-    if state.calls:
-        yield f"in flight: {', '.join(sorted(state.calls))}"
-    if state.queue:
-        yield f"waiting for a place: {plural(len(state.queue), 'call')}"
+    if in_flight := [*sorted(state.calls), *sorted(state.tools)]:
+        yield f"in flight: {', '.join(in_flight)}"
+    if queued := len(state.queue) + len(state.tool_queue):
+        yield f"waiting for a place: {plural(queued, 'call')}"
+    for call_id, approval in sorted(state.approvals.items()):
+        answer = "waits for" if approval.given is None else "has"
+        yield f"call {call_id} of {approval.call.tool} {answer} a person's answer"
     for effect in pending(state):
         yield f"owed: {_effect(effect)}"
     yield f"spent: {totals(state)}"
@@ -41,8 +55,16 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
         "status": state.status,
         "query": state.query,
         "frames": [_frame_document(frame) for _, frame in sorted(state.frames.items())],
-        "in_flight": sorted(state.calls),
-        "queued": [call.call_id for call in state.queue],
+        "in_flight": [*sorted(state.calls), *sorted(state.tools)],
+        "queued": _queued(state),
+        "approvals": [
+            {
+                "call_id": name,
+                "tool": approval.call.tool,
+                "is_approved": None if approval.given is None else approval.given.is_approved,
+            }
+            for name, approval in sorted(state.approvals.items())
+        ],
         "owed": [_effect(effect) for effect in pending(state)],
         "spent": _spent(state),
         "uncertain_calls": state.uncertain,
@@ -53,13 +75,18 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
     }
 
 
+def _queued(state: RunState) -> list[CallId]:
+    models = [call.call_id for call in state.queue]
+    return [*models, *(call.call_id for call in state.tool_queue)]
+
+
 def _frame(frame: Frame) -> str:
     facts = [frame.phase.name, f"turn {frame.turns} of {frame.max_steps}"]
     if frame.cell is not None:
         facts.append(f"cell {frame.cell.id}")
     if frame.pause is not None:
         asked = len(set(frame.pause.asked))
-        facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'subcall')} answered")
+        facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'call')} answered")
     if frame.reading is not None:
         facts.append(f"reads {frame.reading}")
     if frame.summary:
@@ -103,6 +130,10 @@ def _effect(effect: Effect) -> str:
             return f"read {effect.name}"
         case CheckAnswer():
             return f"check {effect.call_id}"
+        case CallTool():
+            return f"call {effect.call_id} of the tool {effect.tool}"
+        case AskApproval():
+            return f"ask for an approval of {effect.call_id}, a call of {effect.tool}"
         case _:
             assert_never(effect)
 

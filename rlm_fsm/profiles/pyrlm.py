@@ -201,6 +201,15 @@ PYRLM = Profile(
         "{prompt}\n\nAn earlier reply to this was:\n{reply}\n\nIt does not fit:\n{problems}\n"
         "Reply again, with JSON that fits."
     ),
+    tools=(
+        "Besides these, the REPL has functions of the user's own program. They take and return "
+        "plain data: None, True and False, numbers, str, lists, and dicts with str as keys. A call "
+        "that fails raises ToolError; one that a person refuses raises ToolDenied, a kind of "
+        "ToolError: don't make it again. Several calls run side by side when you await them with "
+        "asyncio.gather.\n{tools}"
+    ),
+    tool="- {name}{signature}",
+    tool_approval="A person is asked before each call is made.",
     fences=("python", "repl", "py", "python3", "py3", ""),
     bare_code=True,
     blocks="all",
