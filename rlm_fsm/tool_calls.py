@@ -12,7 +12,8 @@ call is an effect like a model call: announced before it starts, recorded when i
    done before the run is resumed. A resume asks again for what was not answered.
 4. A call that was in flight when the run stopped is made again, or fails, as the tool's
    ``idempotent`` says, and else ``on_uncertain``. In a fork too: the other run's call may have done
-   what it does.
+   what it does. One that a person has agreed to fails, unless its tool says otherwise: the person
+   agreed to one call, and the code may ask for another.
 5. Equal calls are never merged: a function of a program may do something.
 """
 
@@ -98,9 +99,7 @@ def going_on(state: RunState, event: RunResumed) -> Step:
     person was asked."""
     effects: list[Effect] = []
     for call in (state.tools[name] for name in sorted(state.tools)):
-        spec = spec_of(state.options, call.tool)
-        again = spec.idempotent if spec is not None else None
-        is_made = event.on_uncertain == "retry" if again is None else again
+        is_made = _may_be_made_twice(state.options, call, event)
         effects += announced(call) if is_made else (Record(event=_lost(call)),)
     for name in sorted(state.approvals):
         state, more = _asked_again(state, state.approvals[name])
@@ -171,6 +170,13 @@ def _judged(state: RunState, approval: Approval, event: ApprovalGiven) -> Step:
     if event.is_approved:
         return evolve(state, tool_queue=state.tool_queue.append(call)), ()
     return deliver(state, call.call_id, Outcome("denied", event.reason or DENIED))
+
+
+def _may_be_made_twice(options: Options, call: CallTool, event: RunResumed) -> bool:
+    spec = spec_of(options, call.tool)
+    if spec is not None and spec.idempotent is not None:
+        return spec.idempotent
+    return event.on_uncertain == "retry" and not (spec is not None and spec.needs_approval)
 
 
 def _asked_again(state: RunState, approval: Approval) -> Step:

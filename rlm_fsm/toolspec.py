@@ -41,7 +41,8 @@ class ToolSpec:
     """Whether a person has to agree to each call before it is made."""
     idempotent: bool | None = None
     """Whether a call may be made twice, when it was in flight as the run stopped. True: it is made
-    again. False: it counts as failed. None: ``on_uncertain`` decides."""
+    again. False: it counts as failed. None: ``on_uncertain`` decides, and a call that a person has
+    agreed to counts as failed."""
     max_chars: int = 1_000_000
     """Most characters of a call's arguments, and of its result, as JSON."""
 

@@ -329,6 +329,15 @@ def test_a_call_in_flight_is_made_again_as_its_tool_or_the_caller_says(
         assert "may have been done" in effects[0].outcomes[0].text
 
 
+def test_a_call_that_a_person_agreed_to_is_not_made_a_second_time():
+    machine = begun()
+    call(machine, "send")
+    machine.send(given("0.1"))
+    effects = machine.send(RunResumed(on_uncertain="retry"))
+    assert kinds(effects) == ["ResumeCode 0.c1"]
+    assert "may have been done" in effects[0].outcomes[0].text
+
+
 def test_a_fork_makes_no_call_again_that_may_not_be_made_twice():
     machine = begun()
     call(machine, "once", "look")

@@ -115,8 +115,9 @@ def tool(
 
     `needs_approval`: a person has to agree to each call. `timeout_s`: seconds for one call; None:
     no limit. `idempotent`: whether a call that was in flight when the run stopped may be made
-    again; None: ``on_uncertain`` of `resume` decides. `max_chars`: most characters of a call's
-    arguments, and of its result, as JSON. Also a decorator: ``@tool(needs_approval=True)``.
+    again; None: ``on_uncertain`` of `resume` decides, and one that a person has agreed to is not.
+    `max_chars`: most characters of a call's arguments, and of its result, as JSON. Also a
+    decorator: ``@tool(needs_approval=True)``.
 
     Raises `UsageError` for what can't be a tool.
     """
