@@ -138,6 +138,20 @@ def pump(state: RunState) -> Step:
     return state, tuple(started)
 
 
+def then_pump(taken: Step) -> Step:
+    """Let out the calls for which an outcome has made room."""
+    state, effects = taken
+    state, more = pump(state)
+    return state, effects + more if more else effects
+
+
+def at(state: RunState, clock_s: float) -> RunState:
+    """The state at a time of the run's own clock, which never goes back."""
+    if clock_s <= state.spent.seconds:
+        return state
+    return evolve(state, spent=evolve(state.spent, seconds=clock_s))
+
+
 def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState, CallModel]:
     """Take a call's outcome: settle its bill and free its place."""
     call = state.calls[event.call_id]

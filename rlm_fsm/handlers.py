@@ -10,11 +10,9 @@ is read more often than it is written.
 
 from returns.pipeline import is_successful
 
-from rlm_fsm import calls, checks, frames, guards, history, stalls, tool_calls, verdicts
-from rlm_fsm.calls import Step, put
-from rlm_fsm.effect import Effect, Record
+from rlm_fsm import calls, checks, frames, guards, history, stalls, verdicts
+from rlm_fsm.calls import Step
 from rlm_fsm.event import (
-    Cancelled,
     CodeExecuted,
     CodePaused,
     EffectStarted,
@@ -23,8 +21,6 @@ from rlm_fsm.event import (
     ModelFailed,
     ModelReplied,
     ReplFailed,
-    RunFinished,
-    RunResumed,
     RunStarted,
     VariableRead,
 )
@@ -33,7 +29,7 @@ from rlm_fsm.ids import ROOT, first_of
 from rlm_fsm.profile import Profile
 from rlm_fsm.reply import TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
-from rlm_fsm.state import Frame, Phase, RunState
+from rlm_fsm.state import Frame, RunState
 from rlm_fsm.typed import typed_calls
 from rlm_fsm.values import Message, Outcome, text_hash
 from rlm_fsm.wording import refusal_message
@@ -73,11 +69,11 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
     if not is_successful(parsed):
         error = parsed.failure()
         refused = guards.Refusal(error.kind, error.reason)
-        return _then_pump(verdicts.refuse(state, history.append(frame, said), refused))
+        return calls.then_pump(verdicts.refuse(state, history.append(frame, said), refused))
     reply = parsed.unwrap()
     if not reply.blocks:
         assert reply.answer is not None, "a reply holds code or an answer"
-        return _then_pump(
+        return calls.then_pump(
             verdicts.conclude(state, history.append(frame, said), reply.answer, "text")
         )
     digest = text_hash("\0".join(reply.blocks))
@@ -96,14 +92,14 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
             state.options.profile, frame.notice, frame.turns_used, frame.max_steps
         )
         why = f"gave up: the same code came {repeats} times in a row"
-        return _then_pump(stalls.give_up(state, evolve(frame, news=told), "loop_limit", why))
-    return _then_pump(verdicts.run_next(state, frame, reply.blocks))
+        return calls.then_pump(stalls.give_up(state, evolve(frame, news=told), "loop_limit", why))
+    return calls.then_pump(verdicts.run_next(state, frame, reply.blocks))
 
 
 def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
     """The frame fails: the adapter has retried already. The run can be resumed."""
     state, _ = calls.ended(state, event)
-    return _then_pump(frames.fail(state, frame, _failure(event), event.error))
+    return calls.then_pump(frames.fail(state, frame, _failure(event), event.error))
 
 
 def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step:
@@ -155,7 +151,7 @@ def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) 
 
 def on_running_code_paused(state: RunState, frame: Frame, event: CodePaused) -> Step:
     """Each host call becomes a call or a sub-run; the cell waits for all of them."""
-    return frames.pause(_at(state, event.clock_s), frame, event)
+    return frames.pause(calls.at(state, event.clock_s), frame, event)
 
 
 def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
@@ -165,7 +161,7 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
     An answer that the code gave goes before the watched variable, and that before an answer in the
     text. An answer of a cell that raised afterwards doesn't count.
     """
-    state, options = _at(state, event.clock_s), state.options
+    state, options = calls.at(state, event.clock_s), state.options
     watched = event.watched.get(options.auto_finalize_var or "", "")
     frame = evolve(
         frame,
@@ -213,15 +209,15 @@ def on_waiting_model_replied(state: RunState, frame: Frame, event: ModelReplied)
     """
     state, call = calls.ended(state, event)
     if first_of(call.call_id) in typed_calls(frame):
-        return _then_pump(checks.check_reply(state, frame, call, event))
+        return calls.then_pump(checks.check_reply(state, frame, call, event))
     answer = Outcome("text", visible(event.text))
-    return _then_pump(calls.deliver(state, call.call_id, answer, free=event.cache_hit))
+    return calls.then_pump(calls.deliver(state, call.call_id, answer, free=event.cache_hit))
 
 
 def on_waiting_model_failed(state: RunState, _: Frame, event: ModelFailed) -> Step:
     """A subcall failed: its code will see an error; the others go on."""
     state, call = calls.ended(state, event)
-    return _then_pump(calls.deliver(state, call.call_id, Outcome("error", _failure(event))))
+    return calls.then_pump(calls.deliver(state, call.call_id, Outcome("error", _failure(event))))
 
 
 # -- READING --------------------------------------------------------------------------------------
@@ -263,18 +259,18 @@ def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied)
     reply = parsed.value_or(None)
     match reply.answer if reply else None:
         case TextAnswer(text):
-            return _then_pump(verdicts.answered(state, frame, text))
+            return calls.then_pump(verdicts.answered(state, frame, text))
         case VariableAnswer(name):
-            return _then_pump(verdicts.read_variable(state, frame, name))
+            return calls.then_pump(verdicts.read_variable(state, frame, name))
         case None:
             best = frame.best if reply else ""
-            return _then_pump(verdicts.answered(state, frame, best or visible(event.text)))
+            return calls.then_pump(verdicts.answered(state, frame, best or visible(event.text)))
 
 
 def on_closing_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
     """The frame ends with the best answer that it has."""
     state, _ = calls.ended(state, event)
-    return _then_pump(verdicts.answered(state, frame, frame.best))
+    return calls.then_pump(verdicts.answered(state, frame, frame.best))
 
 
 def on_closing_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
@@ -288,112 +284,12 @@ def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step
     return verdicts.answered(state, evolve(frame, reading=None), frame.best)
 
 
-# -- going on -------------------------------------------------------------------------------------
-
-
-def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
-    """Calls that were in flight are uncertain: counted, and made again or failed, as was asked, or
-    as their tool has it. What a person has answered in between is done. Cells and reads that were
-    under way are started again; the interpreter brings their sessions back first.
-    """
-    in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
-    uncertain = 0 if event.is_fork else len(in_flight) + len(state.tools)
-    state = _going_on(state, frame, event)
-    cells = frames.under_way(state)
-    state = evolve(state, uncertain=state.uncertain + uncertain)
-    state, tools = tool_calls.going_on(state, event)
-    if event.on_uncertain == "fail":
-        models = tuple[Effect, ...](Record(event=calls.lost(call)) for call in in_flight)
-    else:
-        models = tuple(effect for call in in_flight for effect in calls.announced(call))
-    return _then_pump((state, (*models, *cells, *tools)))
-
-
-def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
-    """What failed is tried again: the turn, the cell, or what the frame gave up.
-
-    A turn that failed isn't used up.
-    """
-    cause = state.cause
-    state = _going_on(state, frame, event)
-    frame = evolve(state.root, invalid=0, errors=0, repeats=0, misfits=0, rejects=0)
-    if cause == "repl" and frame.cell is not None:
-        running = evolve(frame, phase=Phase.RUNNING)
-        return put(state, running), (frames.run_effect(state, running),)
-    if cause == "repl" and frame.reading is not None:
-        return verdicts.read_variable(state, evolve(frame, phase=Phase.READING), frame.reading)
-    if cause in ("limit", "guard"):
-        return frames.ask(state, evolve(frame, stalled=""))
-    return frames.retry(state, frame)
-
-
-def on_done_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
-    """A run that a limit ended goes on under the limits that now hold."""
-    state = _going_on(state, frame, event)
-    news = frame.news or state.options.profile.limit_raised
-    return frames.ask(state, evolve(state.root, limit=None, news=news))
-
-
-# -- the end --------------------------------------------------------------------------------------
-
-
-def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
-    """The run ends where it is; its frames stay as they are, so that it can be resumed."""
-    finished = RunFinished(status="cancelled", output=frame.best, error=event.reason)
-    return _at(state, event.clock_s), (Record(event=finished),)
-
-
-def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
-    """The run is over: nothing more may happen."""
-    over = evolve(
-        state,
-        status=event.status,
-        output=event.output,
-        limit=event.limit,
-        error=event.error,
-        cause=event.cause,
-        value=event.value,
-    )
-    return over, ()
-
-
 # -- what handlers share --------------------------------------------------------------------------
-
-
-def _then_pump(taken: Step) -> Step:
-    """Let out the calls for which an outcome has made room."""
-    state, effects = taken
-    state, more = calls.pump(state)
-    return state, effects + more if more else effects
-
-
-def _at(state: RunState, clock_s: float) -> RunState:
-    if clock_s <= state.spent.seconds:
-        return state
-    return evolve(state, spent=evolve(state.spent, seconds=clock_s))
 
 
 def _said(event: ModelReplied, words: Profile) -> Message:
     """The reply as the conversation keeps it: without reasoning; never empty: that is refused."""
     return Message("assistant", visible(event.text) or words.empty_reply)
-
-
-def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
-    """The state of a run that is not over any more, under the options that now hold."""
-    options = event.options or state.options
-    frame = evolve(frame, max_steps=options.policy.max_steps)
-    state = evolve(
-        state,
-        status="running",
-        options=options,
-        output="",
-        limit=None,
-        error=None,
-        cause=None,
-        value=None,
-        uncertain=0 if event.is_fork else state.uncertain,
-    )
-    return calls.reserved_anew(put(state, frame))
 
 
 def _failure(event: ModelFailed) -> str:

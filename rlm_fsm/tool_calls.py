@@ -20,7 +20,7 @@ call is an effect like a model call: announced before it starts, recorded when i
 from collections.abc import Mapping
 
 from rlm_fsm import typed
-from rlm_fsm.calls import Step, announced, deliver
+from rlm_fsm.calls import Step, announced, at, deliver
 from rlm_fsm.effect import AskApproval, CallTool, Effect, Record
 from rlm_fsm.event import (
     ApprovalAsked,
@@ -129,7 +129,7 @@ def on_waiting_approval_given(state: RunState, _: Frame, event: ApprovalGiven) -
     if state.is_over:
         answered = state.approvals.set(event.call_id, evolve(approval, given=event))
         return evolve(state, approvals=answered), (Record(event=_still(state)),)
-    state, effects = _judged(_at(state, event.clock_s), approval, event)
+    state, effects = _judged(at(state, event.clock_s), approval, event)
     state, more = pump(state)
     return state, effects + more
 
@@ -139,7 +139,7 @@ def on_waiting_approval_postponed(state: RunState, _: Frame, event: ApprovalPost
     ``waiting``."""
     put_off = evolve(state.approvals[event.call_id], is_put_off=True)
     state = evolve(state, approvals=state.approvals.set(event.call_id, put_off))
-    return _at(state, event.clock_s), ()
+    return at(state, event.clock_s), ()
 
 
 def on_waiting_tool_returned(state: RunState, _: Frame, event: ToolReturned) -> Step:
@@ -156,7 +156,7 @@ def on_waiting_tool_failed(state: RunState, _: Frame, event: ToolFailed) -> Step
 
 
 def _ended(state: RunState, event: ToolReturned | ToolFailed, outcome: Outcome) -> Step:
-    state = evolve(_at(state, event.clock_s), tools=state.tools.remove(event.call_id))
+    state = evolve(at(state, event.clock_s), tools=state.tools.remove(event.call_id))
     spent = evolve(state.spent, tool_calls=state.spent.tool_calls + 1)
     state, effects = deliver(evolve(state, spent=spent), event.call_id, outcome)
     state, more = pump(state)
@@ -222,9 +222,3 @@ def _ask(call: CallTool) -> AskApproval:
 
 def _lost(call: CallTool) -> ToolFailed:
     return ToolFailed(frame=call.frame, call_id=call.call_id, error="uncertain", message=UNCERTAIN)
-
-
-def _at(state: RunState, clock_s: float) -> RunState:
-    if clock_s <= state.spent.seconds:
-        return state
-    return evolve(state, spent=evolve(state.spent, seconds=clock_s))

@@ -62,7 +62,7 @@ class AnyToolSchedule(AnySchedule):
     )
     @rule(on_uncertain=st.sampled_from(["retry", "fail"]))
     def somebody_resumes(self, on_uncertain: str) -> None:
-        again = {name for name, call in self.state.tools.items() if call.tool != "pay"}
+        again = {n for n, call in self.state.tools.items() if call.tool not in ("pay", "send")}
         if on_uncertain == "fail":
             again = {name for name in again if self.state.tools[name].tool == "look"}
         before = set(self.state.tools)

@@ -1,0 +1,115 @@
+"""How a run stops, and how one that has stopped goes on: the rows of these, whatever the root does.
+
+1. A run that is cancelled, or whose time is up, stops where it is. What is in flight is given up,
+   and may have been paid for; the frames stay as they are.
+2. The deadline is the one limit that doesn't wait for a call to be made.
+3. To go on is a row like any other: calls that were in flight are uncertain, what failed is tried
+   again, a limit that was raised gives another turn.
+"""
+
+from rlm_fsm import calls, frames, tool_calls, verdicts
+from rlm_fsm.calls import Step, put
+from rlm_fsm.effect import Effect, Record
+from rlm_fsm.event import Cancelled, DeadlinePassed, RunFinished, RunResumed
+from rlm_fsm.evolve import evolve
+from rlm_fsm.state import Frame, Phase, RunState
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
+    """The run ends where it is; its frames stay as they are, so that it can be resumed."""
+    finished = RunFinished(status="cancelled", output=frame.best, error=event.reason)
+    return calls.at(state, event.clock_s), (Record(event=finished),)
+
+
+def on_live_deadline_passed(state: RunState, frame: Frame, event: DeadlinePassed) -> Step:
+    """The run ends where it is, with the best answer that it has; its frames stay as they are, so
+    that it can be resumed with more time."""
+    policy = state.options.policy
+    ended = RunFinished(status="partial", output=frame.best, limit="max_seconds")
+    if policy.on_limit == "raise":
+        error = f"the limit max_seconds ({policy.max_seconds:g}) is reached"
+        ended = RunFinished(
+            status="failed", output=frame.best, limit="max_seconds", error=error, cause="limit"
+        )
+    spent = evolve(state.spent, seconds=max(state.spent.seconds, event.clock_s))
+    return evolve(state, spent=spent), (Record(event=ended),)
+
+
+def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
+    """The run is over: nothing more may happen."""
+    over = evolve(
+        state,
+        status=event.status,
+        output=event.output,
+        limit=event.limit,
+        error=event.error,
+        cause=event.cause,
+        value=event.value,
+    )
+    return over, ()
+
+
+# -- going on -------------------------------------------------------------------------------------
+
+
+def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
+    """Calls that were in flight are uncertain: counted, and made again or failed, as was asked, or
+    as their tool has it. What a person has answered in between is done. Cells and reads that were
+    under way are started again; the interpreter brings their sessions back first.
+    """
+    in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
+    uncertain = 0 if event.is_fork else len(in_flight) + len(state.tools)
+    state = _going_on(state, frame, event)
+    cells = frames.under_way(state)
+    state = evolve(state, uncertain=state.uncertain + uncertain)
+    state, tools = tool_calls.going_on(state, event)
+    if event.on_uncertain == "fail":
+        models = tuple[Effect, ...](Record(event=calls.lost(call)) for call in in_flight)
+    else:
+        models = tuple(effect for call in in_flight for effect in calls.announced(call))
+    return calls.then_pump((state, (*models, *cells, *tools)))
+
+
+def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
+    """What failed is tried again: the turn, the cell, or what the frame gave up.
+
+    A turn that failed isn't used up.
+    """
+    cause = state.cause
+    state = _going_on(state, frame, event)
+    frame = evolve(state.root, invalid=0, errors=0, repeats=0, misfits=0, rejects=0)
+    if cause == "repl" and frame.cell is not None:
+        running = evolve(frame, phase=Phase.RUNNING)
+        return put(state, running), (frames.run_effect(state, running),)
+    if cause == "repl" and frame.reading is not None:
+        return verdicts.read_variable(state, evolve(frame, phase=Phase.READING), frame.reading)
+    if cause in ("limit", "guard"):
+        return frames.ask(state, evolve(frame, stalled=""))
+    return frames.retry(state, frame)
+
+
+def on_done_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
+    """A run that a limit ended goes on under the limits that now hold."""
+    state = _going_on(state, frame, event)
+    news = frame.news or state.options.profile.limit_raised
+    return frames.ask(state, evolve(state.root, limit=None, news=news))
+
+
+def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
+    """The state of a run that is not over any more, under the options that now hold."""
+    options = event.options or state.options
+    frame = evolve(frame, max_steps=options.policy.max_steps)
+    state = evolve(
+        state,
+        status="running",
+        options=options,
+        output="",
+        limit=None,
+        error=None,
+        cause=None,
+        value=None,
+        uncertain=0 if event.is_fork else state.uncertain,
+    )
+    return calls.reserved_anew(put(state, frame))
