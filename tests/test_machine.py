@@ -26,12 +26,14 @@ from rlm_fsm.effect import (
     AskApproval,
     CallModel,
     CallTool,
+    CheckAnswer,
     Effect,
     ReadVariable,
     ResumeCode,
     RunCode,
 )
 from rlm_fsm.event import (
+    AnswerChecked,
     ApprovalGiven,
     ApprovalPostponed,
     Cancelled,
@@ -50,7 +52,7 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.fold import advance, fold, pending, state_at
 from rlm_fsm.history import HEAD
-from rlm_fsm.ids import CallId, RunId
+from rlm_fsm.ids import CallId, RunId, first_of
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, estimate
 from rlm_fsm.price import NANO_USD, AdapterPrice, Price
@@ -59,7 +61,7 @@ from rlm_fsm.reducer import TRANSITIONS, step
 from rlm_fsm.reply import visible
 from rlm_fsm.state import INITIAL, Phase, RunState
 from rlm_fsm.toolspec import ToolSpec
-from rlm_fsm.values import GivenFinal, HostCall, Outcome, Usage, Variable
+from rlm_fsm.values import GivenFinal, HostCall, Outcome, Problem, Usage, Variable
 
 RUN = RunId("run")
 
@@ -80,6 +82,7 @@ FINALS = st.sampled_from(
 )
 VARIABLES = st.sampled_from([(), (Variable(name="x", summary="int 1", is_new=True),)])
 PROMPTS = st.lists(st.sampled_from(["a", "b", "c", "long " * 300]), max_size=6)
+SCHEMAS = st.sampled_from([None, None, None, '{"type":"integer"}'])
 PRICE = AdapterPrice(
     adapter="root",
     model="m",
@@ -143,6 +146,8 @@ OPTIONS = st.builds(
     fallback_guard_steps=st.sampled_from([None, 1, 2]),
     tell_budget=st.booleans(),
     prices=st.sampled_from([(), (PRICE,), (PRICE, replace(PRICE, adapter="subcall"))]),
+    answer_schema=st.sampled_from([None, None, '{"type":"integer"}']),
+    output_retries=st.integers(0, 2),
     tools=st.sampled_from([(), TOOLS]),
     max_concurrent_tools=st.integers(1, 3),
 )
@@ -218,8 +223,10 @@ class AnySchedule(RuleBasedStateMachine):
             case "pause":
                 recursive = data.draw(st.sampled_from([None, True, False]))
                 calls = tuple(
-                    HostCall(fn="llm_batch", prompt=prompt, recursive=recursive)
-                    for prompt in data.draw(PROMPTS)
+                    HostCall(
+                        fn="llm_batch", prompt=p, recursive=recursive, schema=data.draw(SCHEMAS)
+                    )
+                    for p in data.draw(PROMPTS)
                 )
                 parallel = data.draw(st.booleans())
                 event: Event = CodePaused(**named, calls=calls, parallel=parallel)
@@ -276,6 +283,14 @@ class AnySchedule(RuleBasedStateMachine):
         before = self.state.status
         self.commit([self.answer_for(call, is_approved=data.draw(st.booleans()))])
         assert self.state.status == before
+
+    @precondition(lambda self: self.waiting_for(CheckAnswer))
+    @rule(data=st.data())
+    def types_are_checked(self, data: st.DataObject) -> None:
+        """Some of the answers and replies that are being checked fit, or don't, in one commit."""
+        checks = data.draw(st.permutations(self.waiting_for(CheckAnswer)))
+        some = checks[: data.draw(st.integers(1, len(checks)))]
+        self.commit([self.judged(check, fits=data.draw(st.booleans())) for check in some])
 
     @precondition(lambda self: self.waiting_for(ReadVariable))
     @rule(data=st.data())
@@ -497,11 +512,11 @@ class AnySchedule(RuleBasedStateMachine):
         named = {"frame": call.frame, "call_id": call.call_id, "clock_s": self.clock_s}
         if data.draw(st.integers(0, 9)) == 0:
             if call.purpose == "subcall":
-                self.told[call.call_id] = Outcome("error", "server: down")
+                self.told[first_of(call.call_id)] = Outcome("error", "server: down")
             return ModelFailed(**named, error="server", message="down")
         text = data.draw(SUMMARIES if call.purpose == "compaction" else self.replies)
         if call.purpose == "subcall":
-            self.told[call.call_id] = Outcome("text", visible(text))
+            self.told[first_of(call.call_id)] = Outcome("text", visible(text))
             if data.draw(st.integers(0, 3)) == 0:
                 return ModelReplied(**named, text=text, cache_hit=True, cache_key="k" * 64)
         billed = data.draw(st.integers(0, 400))
@@ -535,6 +550,14 @@ class AnySchedule(RuleBasedStateMachine):
         return ApprovalGiven(
             frame=call.frame, call_id=call.call_id, is_approved=is_approved, reason="no"
         )
+
+    def judged(self, check: CheckAnswer, *, fits: bool) -> AnswerChecked:
+        named = {"frame": check.frame, "call_id": check.call_id}
+        self.told.pop(first_of(check.call_id), None)
+        if fits:
+            self.told[first_of(check.call_id)] = Outcome("text", "1")
+            return AnswerChecked(**named, value="1")
+        return AnswerChecked(**named, problems=(Problem(path="", message="not a number"),))
 
     def undecided(self) -> list[CallId]:
         found = self.state.approvals
