@@ -1,6 +1,7 @@
 """Settings of hypothesis, and an environment without keys: no test may reach a real service."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,11 @@ settings.register_profile("thorough", max_examples=2_000, **COMMON)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell has it for what it starts in the background. Programs that the tests start would
+    # inherit it, and Ctrl-C is among what is tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEYS = (
     "LLM_API_KEY",
