@@ -141,7 +141,9 @@ def test_subcalls_are_counted_over_the_whole_tree(log: Path) -> None:
     result = split(log, Halving(code + "total = '?'"), policy=Policy(max_subcalls=20))
     assert result.usage.subcalls == 20
     assert result.status == "finished"
-    assert result.output.count("?") == 5, "five of the eight deepest found no room for their two"
+    # Five of the eight deepest found no room for their two; or fewer, where one of those that asked
+    # them came too late itself.
+    assert 1 <= result.output.count("?") <= 5
 
 
 @BACKENDS
