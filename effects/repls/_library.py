@@ -2,9 +2,7 @@
 
 For a sandbox that lacks them. Only functions of a closed list are called, on plain data, and only
 those that compute a value from their arguments and reach nothing else. They run the model's data
-and patterns, so they get a process with an empty environment, a memory limit, what of the sandbox
-fits it (`effects.sandbox._helper`), and an end when they take too long; it is started by the
-first call.
+and patterns; the process (`_helping`) is started by the first call.
 
 Values cross as `marshal` has them: what the process sends is trusted, what it gets is plain data
 by construction.
@@ -13,13 +11,10 @@ by construction.
 import builtins
 import marshal
 import re
-import select
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from effects.repls._searcher import SANDBOX_FOLDER
+from effects.repls._helping import SANDBOX_FOLDER, Helper
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "ast": ("literal_eval",),
@@ -48,8 +43,6 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
 """What modules offer by way of this process."""
 _MORE = ("re.sub", "string.capwords", "pprint.pformat")
 """What is used by shims of modules that exist otherwise."""
-INTERPRETER_BYTES = 256 << 20
-"""Address space of a Python that does nothing, rounded up well."""
 
 _CHILD = """
 import importlib, marshal, resource, sys
@@ -87,7 +80,7 @@ class Library:
     def __init__(self, *, allowed_s: Callable[[], float], memory_bytes: int) -> None:
         self._allowed_s = allowed_s
         self._memory_bytes = memory_bytes
-        self._process: subprocess.Popen[bytes] | None = None
+        self._helper: Helper | None = None
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """All functions, by their names in the sandbox."""
@@ -95,21 +88,14 @@ class Library:
 
     def kill(self) -> None:
         """End a call that runs."""
-        if (process := self._process) is not None:
-            process.kill()
+        if (helper := self._helper) is not None:
+            helper.kill()
 
     def close(self) -> None:
         """End the process. Safe to call twice."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                try:
-                    pipe.close()
-                except BrokenPipeError:  # what it never read
-                    pass
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.close()
 
     def _function(self, path: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
@@ -124,13 +110,13 @@ class Library:
             raise TypeError(f"{path} takes only plain data here: texts, numbers, lists") from None
         allowed_s = max(self._allowed_s(), 0.0)
         try:
-            is_value, value = self._asked(request, allowed_s)
+            is_value, value = marshal.loads(self._started().ask(request, allowed_s))
         except TimeoutError:
             self.close()
             raise TimeoutError(
                 f"{path} took more than {allowed_s:.2g} seconds and was stopped"
             ) from None
-        except (OSError, EOFError) as error:
+        except OSError as error:
             self.close()
             raise MemoryError(f"{path} was ended: it needed too much memory") from error
         if is_value:
@@ -138,32 +124,10 @@ class Library:
         kinds, message = value
         raise _exception(kinds)(message)
 
-    def _asked(self, request: bytes, allowed_s: float) -> Any:
-        process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(len(request).to_bytes(8, "little") + request)
-        process.stdin.flush()
-        if not select.select([process.stdout], [], [], allowed_s)[0]:
-            raise TimeoutError
-        head = process.stdout.read(8)
-        data = process.stdout.read(int.from_bytes(head, "little"))
-        if len(head) < 8:
-            raise EOFError
-        return marshal.loads(data)
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            memory_bytes = INTERPRETER_BYTES + self._memory_bytes
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CHILD, SANDBOX_FOLDER, str(memory_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={},
-                start_new_session=True,  # Ctrl-C is the host's affair
-            )
-        return self._process
+    def _started(self) -> Helper:
+        if self._helper is None:
+            self._helper = Helper(_CHILD, SANDBOX_FOLDER, memory_bytes=self._memory_bytes)
+        return self._helper
 
 
 def _exception(kinds: list[str]) -> Callable[[str], Exception]:

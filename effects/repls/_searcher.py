@@ -5,33 +5,23 @@ Python's `re` holds the whole process, its event loop and Ctrl-C included, for a
 pattern takes, and ``(a+)+$`` takes 20 seconds on 26 letters (measured 2026-11). Plain texts,
 which take linear time, are searched in place.
 
-The process is started by the first pattern, with the text copied into it, and lives until it is
-closed or must be killed. It holds `_text.TextView`, an empty environment, a memory limit and what
-of the sandbox fits it (`effects.sandbox._helper`), and talks frames over its pipes: 8 bytes of
-length, little-endian, then UTF-8.
+The process (`_helping`) is started by the first pattern, with the text copied into it, and lives
+until it is closed or must be killed. It holds a `_text.TextView`; requests and answers are JSON.
 """
 
 import json
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from effects.repls._helping import SANDBOX_FOLDER, Helper
 from effects.repls._text import TextView
-from effects.sandbox import _helper
 
 Match = tuple[int, int, str]
 
-SANDBOX_FOLDER = str(Path(_helper.__file__).parent)
-"""What helpers load their layers from."""
-
 START_S = 30.0
 """Seconds that the process may take to start and to read the text; far more than it needs."""
-INTERPRETER_BYTES = 256 << 20
-"""Address space of a Python that does nothing, rounded up well."""
 
 _CHILD = """
 import json, resource, sys
@@ -83,7 +73,7 @@ class Searcher:
         self._view = view
         self._allowed_s = allowed_s
         self._memory_bytes = memory_bytes
-        self._process: subprocess.Popen[bytes] | None = None
+        self._helper: Helper | None = None
         self.starting_s = 0.0
         """Seconds spent on starting processes so far, which are no part of any search."""
 
@@ -118,28 +108,19 @@ class Searcher:
 
     def kill(self) -> None:
         """End a search that runs."""
-        if (process := self._process) is not None:
-            process.kill()
+        if (helper := self._helper) is not None:
+            helper.kill()
 
     def close(self) -> None:
         """End the process. Safe to call twice."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                try:
-                    pipe.close()
-                except BrokenPipeError:  # what it never read
-                    pass
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.close()
 
     def _ask(self, request: bytes) -> dict[str, Any]:
         allowed_s = max(self._allowed_s(), 0.0)
         try:
-            process = self._started()
-            _send(process, request)
-            answer: dict[str, Any] = _receive(process, allowed_s)
+            answer: dict[str, Any] = json.loads(self._started().ask(request, allowed_s))
         except TimeoutError:
             self.close()
             raise TimeoutError(
@@ -151,41 +132,14 @@ class Searcher:
             raise RuntimeError(f"the search was ended: {error}") from None
         return answer
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+    def _started(self) -> Helper:
+        if self._helper is None:
             text = self._view.text.encode("utf-8", "surrogatepass")
             # The text as bytes and as characters of up to 4 bytes, and what is found.
-            memory_bytes = INTERPRETER_BYTES + self._memory_bytes + 6 * len(text)
+            memory_bytes = self._memory_bytes + 6 * len(text)
             began = time.monotonic()
-            folders = [str(Path(__file__).parent), SANDBOX_FOLDER]
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CHILD, *folders, str(memory_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={},
-                start_new_session=True,  # Ctrl-C is the host's affair
-            )
-            _send(self._process, text)
-            _receive(self._process, START_S)
+            folders = (str(Path(__file__).parent), SANDBOX_FOLDER)
+            self._helper = Helper(_CHILD, *folders, memory_bytes=memory_bytes)
+            self._helper.ask(text, START_S)
             self.starting_s += time.monotonic() - began
-        return self._process
-
-
-def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
-    assert process.stdin is not None
-    process.stdin.write(len(data).to_bytes(8, "little"))
-    process.stdin.write(data)
-    process.stdin.flush()
-
-
-def _receive(process: subprocess.Popen[bytes], timeout_s: float) -> Any:
-    """The next frame, once it begins within the time."""
-    assert process.stdout is not None
-    if not select.select([process.stdout], [], [], timeout_s)[0]:
-        raise TimeoutError
-    head = process.stdout.read(8)
-    data = process.stdout.read(int.from_bytes(head, "little"))
-    if len(head) < 8:
-        raise BrokenPipeError("its process is gone")
-    return json.loads(data)
+        return self._helper
