@@ -6,7 +6,6 @@ notes when it was asked, and the measured turns are what lies between two asking
 the start of a run nor its end is in them. `peer_worker` runs the same workloads with the peer.
 """
 
-import asyncio
 import gc
 import random
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.exact import Alarm
 from rlm_fsm import RLM, ModelResponse, Policy, SqliteLog, Usage
 
 QUERY = "What does the text say?"
@@ -87,6 +87,7 @@ class SlowModel:
     def __init__(self, delay_s: float) -> None:
         self.calls = 0
         self._delay_s = delay_s
+        self._alarm: Alarm | None = None
 
     def complete(self, messages: Any, **options: Any) -> ModelResponse:
         """Not used: there is `acomplete`."""
@@ -95,7 +96,10 @@ class SlowModel:
     async def acomplete(self, messages: Any, **options: Any) -> ModelResponse:
         """An answer, after the delay."""
         self.calls += 1
-        await asyncio.sleep(self._delay_s)
+        if self._delay_s:
+            if self._alarm is None:
+                self._alarm = Alarm()
+            await self._alarm.sleep(self._delay_s)
         return ModelResponse("ok", Usage(1, 1, 2))
 
 
