@@ -2,24 +2,22 @@
 
 The real interpreter runs a batch on an event loop whose clock is moved by hand. A call takes
 `CALL_S`; a commit stops the loop for what the disk takes and `OUTCOME_S` for each outcome in it.
-Like the real one, the loop wakes at whole milliseconds.
 
 Small commits let the first of a wave go on while the others are written, large ones share the
-disk's time. `interpreter.commit_size` must do well for few and many workers, on any disk: it is
-shown beside fixed sizes.
+disk's time. `effects.portions` must do well for few and many workers, on any disk: it is shown
+beside fixed sizes.
 """
 
 import asyncio
-import math
 import selectors
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.figures import Plan, Report, Table
-from effects import interpreter
 from effects.context import Context
 from effects.interpreter import Interpreter
 from effects.log.memory import MemoryLog
+from effects.portions import OUTCOME_S, Portions
 from effects.repls.base import Paused
 from rlm_fsm import ModelResponse, Policy, Usage
 from rlm_fsm.event import Event, ModelReplied, RunStarted
@@ -29,26 +27,24 @@ from rlm_fsm.values import CodeResult, HostCall, Outcome, ReadResult
 
 CALLS = 1_000
 CALL_S = 0.020
-OUTCOME_S = 100e-6
-"""Of one outcome and the call that it lets out: the step, its rows, the turns of the event loop."""
-DISKS_S = (20e-6, 200e-6, 5e-3)
-"""A commit in memory, on a solid-state disk, and on a slow or distant one."""
+DISKS_S = (20e-6, 150e-6, 1e-3, 5e-3)
+"""A commit in memory, on a solid-state disk, on a distant one, and on one that turns."""
 WORKERS = (4, 10, 32, 100)
-RULES: dict[str, Callable[[int], int]] = {
-    "all there are": lambda in_flight: CALLS,
-    **{f"at most {size}": lambda in_flight, size=size: size for size in (32, 16, 8, 4, 2, 1)},
-    "commit_size": interpreter.commit_size,
+SIZES: dict[str, int | None] = {
+    "all there are": CALLS,
+    **{f"at most {size}": size for size in (32, 16, 8, 4, 2, 1)},
+    "portions": None,
 }
-"""Outcomes a commit may take, by the calls in flight."""
+"""Outcomes a commit may take; None for what `Portions` says."""
 
 
 def measure(plan: Plan) -> Report:
     """Compute the table; nothing is repeated, since nothing is left to chance."""
     plan.say("commits: on a clock moved by hand")
     found = {
-        (disk_s, name, workers): times_ideal(disk_s, rule, workers)
+        (disk_s, name, workers): times_ideal(disk_s, size, workers)
         for disk_s in DISKS_S
-        for name, rule in RULES.items()
+        for name, size in SIZES.items()
         for workers in WORKERS
     }
     return Report(
@@ -58,21 +54,20 @@ def measure(plan: Plan) -> Report:
     )
 
 
-def times_ideal(disk_s: float, rule: Callable[[int], int], workers: int) -> float:
-    """How many times the ideal a batch takes with commits of the sizes that `rule` gives."""
+def times_ideal(disk_s: float, size: int | None, workers: int) -> float:
+    """How many times the ideal a batch takes with commits of at most `size` outcomes."""
     clock = _Clock()
     loop = _Loop(clock)
-    before, interpreter.commit_size = interpreter.commit_size, rule
+    portions = Portions() if size is None else _Fixed(size)
+    batch = _Batch(clock)
     try:
-        batch = _Batch(clock)
-        loop.run_until_complete(_run(batch, _SlowLog(clock, disk_s), workers))
+        loop.run_until_complete(_run(batch, _SlowLog(clock, disk_s), portions, workers))
     finally:
-        interpreter.commit_size = before
         loop.close()
     return batch.seconds * workers / (CALLS * CALL_S)
 
 
-async def _run(batch: "_Batch", log: "_SlowLog", workers: int) -> None:
+async def _run(batch: "_Batch", log: "_SlowLog", portions: Portions, workers: int) -> None:
     policy = Policy(max_subcalls=CALLS, max_total_tokens=None)
     context = Context.from_text("text")
     run = Interpreter(
@@ -81,9 +76,22 @@ async def _run(batch: "_Batch", log: "_SlowLog", workers: int) -> None:
         adapters={"root": _Root(), "subcall": _Sub()},
         context=context,
         open_repl=lambda _: batch,
+        clock=log.clock,
+        portions=portions,
     )
     options = Options(policy=policy, max_concurrent_subcalls=workers)
     await run.drive(RunStarted(query="?", context=context.info(), options=options))
+
+
+class _Fixed(Portions):
+    """Commits of one size."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def size(self, waiting: int, in_flight: int) -> int:
+        return min(waiting, self._most)
 
 
 class _Clock(selectors.SelectSelector):
@@ -94,7 +102,7 @@ class _Clock(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout:
-            self.now_s += math.ceil(timeout * 1e3) / 1e3
+            self.now_s += timeout
         return ready
 
 
@@ -114,6 +122,9 @@ class _SlowLog(MemoryLog):
         super().__init__()
         self._clock, self._disk_s = clock, disk_s
 
+    def clock(self) -> float:
+        return self._clock.now_s
+
     def append(self, run_id: RunId, expected_seq: int, events: Sequence[Event]) -> int:
         outcomes = sum(isinstance(event, ModelReplied) for event in events)
         self._clock.now_s += self._disk_s + outcomes * OUTCOME_S
@@ -128,6 +139,8 @@ class _Batch:
         self._clock = clock
 
     async def open(self) -> None: ...
+
+    def remember(self, messages: Sequence[Any]) -> None: ...
 
     async def start(self, code: str, watch: tuple[str, ...] = ()) -> Paused:
         self.seconds -= self._clock.now_s
@@ -175,7 +188,7 @@ def _table(found: dict[tuple[float, str, int], float], disk_s: float) -> Table:
         columns=("outcomes a commit", *(f"{n} workers" for n in WORKERS)),
         rows=[
             [name, *(f"{found[disk_s, name, workers]:.2f}" for workers in WORKERS)]
-            for name in RULES
+            for name in SIZES
         ],
         note=f"{CALLS:,} calls of {CALL_S * 1e3:g} ms. Computed, not timed.",
     )

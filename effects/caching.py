@@ -127,6 +127,10 @@ class Caching:
     _unsaved: dict[str, Flight] = field(default_factory=dict[str, Flight])
     """Flights with a reply that isn't in the log yet, by key."""
 
+    def applies_to(self, effect: CallModel) -> bool:
+        """Whether a call may be answered from what is known."""
+        return self.store is not None and effect.purpose == "subcall"
+
     async def ask(
         self,
         effect: CallModel,
@@ -137,7 +141,7 @@ class Caching:
     ) -> Outcome:
         """The outcome of a call: a hit, or that of `call`, which is made at most once."""
         store = self.store
-        if store is None or effect.purpose != "subcall":
+        if store is None or not self.applies_to(effect):
             return await call()
         asked = _asked(effect, adapter, messages)
         if asked is None:

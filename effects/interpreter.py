@@ -3,8 +3,8 @@
 It knows how to perform effects and nothing else: what is done next is the reducer's to say.
 
 1. Events that arrive together are stepped one by one, each followed by what it derives, and
-   appended in ONE transaction (`commit_size` of them at most). Only then do the effects start, in
-   the order of `step`.
+   appended in ONE transaction, as many of them as `portions` says. Only then do the effects start,
+   in the order of `step`.
 2. Each effect ends in exactly one event. Failures of the world are events; an exception that
    leaves `drive` is a fault of the log or of ours.
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
@@ -23,7 +23,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol, assert_never
 
 from effects.adapters.base import ModelAdapter
@@ -33,6 +32,7 @@ from effects.context import Context
 from effects.keeping import Keeper
 from effects.log.base import EventLog
 from effects.outcomes import executed, paused, variable_read
+from effects.portions import Portions
 from effects.repls.base import Paused, Repl, ReplUnavailable, SnapshotRule
 from effects.saving import Saver
 from effects.sessions import OnChangedOutput
@@ -65,9 +65,6 @@ from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
 from rlm_fsm.values import CodeResult
 
-FEWEST_OUTCOMES, MOST_OUTCOMES = 2, 16
-"""Bounds of `commit_size`."""
-
 _logger = logging.getLogger("rlm_fsm")
 
 
@@ -87,16 +84,6 @@ class Listener(Protocol):
     def handle(self, event: Appended) -> None:
         """Called for each event once it is durable, in order, on the run's thread."""
         ...
-
-
-def commit_size(in_flight: int) -> int:
-    """How many outcomes one commit may take: a quarter of the calls in flight, within bounds.
-
-    Where calls that began together end together, the places of those in the first commit are taken
-    again while the others wait, so the next wave comes in parts. Smaller ones lose more on
-    a slow disk than they gain on a quick one: see ``python -m benchmarks commits``.
-    """
-    return max(FEWEST_OUTCOMES, min(MOST_OUTCOMES, in_flight // 4))
 
 
 def _no_sessions(_: Context) -> Repl:
@@ -135,6 +122,8 @@ class Interpreter:
     """What the answer must be, when the run's options have a schema."""
     toolbox: Toolbox = field(default_factory=Toolbox)
     """The functions that code may call, and who is asked for their calls."""
+    portions: Portions = field(default_factory=Portions)
+    """How many outcomes one commit takes."""
 
     seed: str = ""
     """That of the run's first event, once it was restored."""
@@ -195,11 +184,17 @@ class Interpreter:
         """Append events with all that they derive; the effects to start now."""
         seq = self.state.seq
         state, events, effects = advance(self.state, arrived)
+        began = self.clock()
         self.log.append(self.run_id, seq, events)
+        self.portions.took(self.clock() - began, len(arrived))
+        had_others = len(self.state.frames) > 1
         self.state = state
         self.caching.committed(events)
         self._sessions.committed(seq, events)
-        self._remember(events)
+        for event in events:
+            self._texts.remember(event)
+        if had_others:
+            self._forget()
         self.publish(seq, events)
         self._sessions.save(effects)
         return effects
@@ -213,10 +208,8 @@ class Interpreter:
                 except Exception:
                     _logger.exception("an event listener failed; the run goes on")
 
-    def _remember(self, batch: Sequence[Event]) -> None:
-        """Keep the prompts of host calls by content: effects name them by hash."""
-        for event in batch:
-            self._texts.remember(event)
+    def _forget(self) -> None:
+        """Drop what belongs to frames that are gone."""
         open_frames = self.state.frames
         self._texts.forget(open_frames)
         for repl in self._sessions.ended(open_frames):
@@ -239,7 +232,7 @@ class Interpreter:
             await self._arrived.wait()
             if self._crash is not None:
                 raise self._crash
-        count = min(len(self._inbox), commit_size(self.state.in_flight))
+        count = self.portions.size(len(self._inbox), self.state.in_flight)
         return [self._inbox.popleft() for _ in range(count)]
 
     async def _feed(self, effect: Effect) -> None:
@@ -283,12 +276,20 @@ class Interpreter:
                 self.state.options.max_concurrent_subcalls + 1, thread_name_prefix="rlm-adapter"
             )
         messages = self._texts.messages(self.state, effect)
-        make = partial(call_model, adapter, messages, effect, threads=self._threads)
 
         async def call() -> ModelReplied | ModelFailed:
             async with self.gate:
-                return await make(elapsed=self._stopwatch(), cost_of=self.cost_of)
+                return await call_model(
+                    adapter,
+                    messages,
+                    effect,
+                    threads=self._threads,
+                    elapsed=self._stopwatch(),
+                    cost_of=self.cost_of,
+                )
 
+        if not self.caching.applies_to(effect):
+            return await call()
         return await self.caching.ask(effect, adapter, messages, call, self._stopwatch())
 
     def _start(self, repl: Repl, effect: RunCode) -> Awaitable[Paused | CodeResult]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from effects.interpreter import commit_size
 from rlm_fsm import ModelResponse, Policy, ReplLimits, SqliteLog, Usage, codec, run
 from rlm_fsm.event import EffectStarted, Event, ModelReplied
 
@@ -85,8 +84,8 @@ def test_a_wave_of_outcomes_is_committed_in_parts(log: CountingLog):
     cell = "x = llm_batch([f'number {i}' for i in range(40)])"
     go(Instant(1, cell), log, max_concurrent_subcalls=40)
     replies = [sum(type(event) is ModelReplied for event in commit) for commit in log.commits]
-    assert max(replies) == commit_size(40) == 10
-    assert [commit_size(calls) for calls in (0, 4, 12, 1_000)] == [2, 2, 3, 16]
+    assert sum(replies) == 42
+    assert max(replies) <= 20  # how many exactly follows from what the commits took: `portions`
 
 
 def test_each_event_is_encoded_once(log: CountingLog):
