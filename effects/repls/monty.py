@@ -5,7 +5,7 @@ compute and ask the host. It speaks a part of Python; errors name the gaps and a
 
 1. The sandbox's calls block for as long as a cell computes. So each session has a thread: the
    event loop hands it a job and is told when it ended, once for a cell, or for a part of it
-   between two pauses.
+   between two pauses (`_lane`).
 2. A cell that is given up, by cancellation or by `close`, has its worker killed; nothing else
    stops it.
 3. A session that is lost is replaced when the next cell starts.
@@ -13,15 +13,11 @@ compute and ask the host. It speaks a part of Python; errors name the gaps and a
    (`_searcher`).
 """
 
-import asyncio
-import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
-from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
+from effects.repls._lane import Lane
 from effects.repls._monty_session import Session
 from effects.repls._text import TextView
 from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable
@@ -43,7 +39,7 @@ class MontyRepl:
 
     def __init__(self, context: HasView, settings: ReplSettings) -> None:
         self._host = _Host(context.view, settings)
-        self._lane = _Lane(self._host.give_up)
+        self._lane = Lane(self._host.give_up)
         self._is_closed = False
         # For a session that nobody closes. The thread knows lane and host, so it keeps neither
         # us alive nor, after this, itself.
@@ -155,90 +151,3 @@ class _Host:
         """End what the session computes, and the session."""
         if self._session is not None:
             self._session.kill()
-
-
-class _Lane:
-    """A thread that does jobs for an event loop, one after the other.
-
-    `interrupt` ends the job that runs; it is called when nobody waits for it any more.
-    """
-
-    def __init__(self, interrupt: Callable[[], None]) -> None:
-        self._interrupt = interrupt
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._is_busy = False
-        self._is_closing = False
-
-    async def do(self, work: Callable[[], T]) -> T:
-        """Do a job and wait for it. Cancelling the wait interrupts it."""
-        future = self._submit(work)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            with self._lock:
-                if not self._is_closing:
-                    self._interrupt()
-            raise
-
-    async def close(self, last: Callable[[], None]) -> None:
-        """Interrupt the job that runs, do a last one, and end the thread."""
-        with self._lock:
-            self._is_closing = True
-            if self._is_busy:
-                self._interrupt()
-        if self._thread is not None:
-            done = self._submit(last)
-            self._jobs.put(None)  # the thread ends, also when nobody waits for `done`
-            await done
-            self._thread.join()  # a moment: nothing is left to do
-
-    def retire(self, last: Callable[[], None]) -> None:
-        """`close` for one who can't wait."""
-        if self._thread is not None:
-            self._jobs.put(last)
-            self._jobs.put(None)
-
-    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="rlm-monty", daemon=True)
-            self._thread.start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(lambda: self._perform(work, future, loop))
-        return future
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-            del job  # else it lives, with all it refers to, until the next one comes
-
-    def _perform(
-        self, work: Callable[[], T], future: asyncio.Future[T], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        with self._lock:
-            if future.cancelled():
-                return
-            self._is_busy = True
-        settle: Callable[[], None]
-        try:
-            value = work()
-        except BaseException as error:  # whatever it is, the one who waits is told
-            settle = partial(_fail, future, error)
-        else:
-            settle = partial(_succeed, future, value)
-        with self._lock:
-            self._is_busy = False
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            loop.call_soon_threadsafe(settle)
-
-
-def _succeed(future: asyncio.Future[T], value: T) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _fail(future: asyncio.Future[T], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
