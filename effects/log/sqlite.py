@@ -49,7 +49,7 @@ from effects.log.stored import (
 )
 from effects.log.transactions import tidy, translated, writing
 from effects.log.writing import check_id, check_order, showable
-from rlm_fsm.codec import encode
+from rlm_fsm.codec import Encoded, encode
 from rlm_fsm.errors import LogConflict, LogCorrupt, LogError, RunBusy, RunNotFound, UsageError
 from rlm_fsm.event import Event, ModelReplied, RunStarted
 from rlm_fsm.ids import FrameId, RunId
@@ -107,8 +107,7 @@ class SqliteLog:
         check_order(run_id, expected_seq, events)
         encoded = [encode(event) for event in events]
         at = _now()
-        with self._translated():
-            blobs = inserting.new_blobs(self._cursor, encoded)
+        blobs = self._new_blobs(encoded)
         with self._writing():
             slot, head = self._expect(run_id, expected_seq)
             if expected_seq == 0:
@@ -163,8 +162,7 @@ class SqliteLog:
             )
         shared = [logged.event for logged in events_of(found, self._sound_blob)]
         head, now = Head(run_id, at, found.stored.last_hash), _now()
-        with self._translated():
-            blobs = inserting.new_blobs(self._cursor, encoded)
+        blobs = self._new_blobs(encoded)
         with self._writing():
             if run_row(self._cursor, run_id) is not None:
                 raise LogConflict(
@@ -283,6 +281,13 @@ class SqliteLog:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _new_blobs(self, encoded: Sequence[Encoded]) -> list[inserting.BlobRow]:
+        """The rows of the long texts that the log lacks: packed before a transaction begins."""
+        if not any(item.blobs for item in encoded):
+            return []
+        with self._translated():
+            return inserting.new_blobs(self._cursor, encoded)
 
     def _translated(self) -> AbstractContextManager[None]:
         return translated(self._connection, self._path)
