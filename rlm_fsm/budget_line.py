@@ -9,7 +9,6 @@ What is set aside for calls in flight counts as gone.
 
 import json
 
-from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, RunState
 
 LINE = "(Left of the budget: {}.)"
@@ -32,15 +31,12 @@ def left(state: RunState, frame: Frame) -> dict[str, float | None]:
     None where there is no limit. Steps are the frame's own; all else is the tree's.
     """
     policy, spent = state.options.policy, state.spent
-    tokens = spent.usage.total_tokens + spent.reserved_tokens
-    subcall_tokens = spent.subcall_tokens + spent.reserved_subcall_tokens
-    cost_usd = (spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD
     return {
         "steps": max(0, frame.turns_left),
         "subcalls": _left(policy.max_subcalls, spent.subcalls),
-        "tokens": _left(policy.max_total_tokens, tokens),
-        "subcall_tokens": _left(policy.max_subcall_tokens, subcall_tokens),
-        "cost_usd": _left(policy.max_cost_usd, cost_usd),
+        "tokens": _left(policy.max_total_tokens, spent.taken_tokens),
+        "subcall_tokens": _left(policy.max_subcall_tokens, spent.taken_subcall_tokens),
+        "cost_usd": _left(policy.max_cost_usd, spent.taken_usd),
         "seconds": _left(policy.max_seconds, spent.seconds),
     }
 
@@ -52,19 +48,18 @@ def report(state: RunState, frame: Frame) -> str:
 
 def line(state: RunState, frame: Frame) -> str:
     """The line for the frame's next turn; empty when no limit matters."""
-    policy, has = state.options.policy, left(state, frame)
+    policy, spent = state.options.policy, state.spent
     told: list[str] = []
-
-    def tell(words: str, name: str, allowed: float | None, always: bool) -> None:
-        rest = has[name]
+    for words, allowed, used, always in (
+        (SUBCALLS, policy.max_subcalls, spent.subcalls, policy.max_subcalls <= FEW_SUBCALLS),
+        (TOKENS, policy.max_total_tokens, spent.taken_tokens, False),
+        (SUBCALL_TOKENS, policy.max_subcall_tokens, spent.taken_subcall_tokens, True),
+        (COST, policy.max_cost_usd, spent.taken_usd, True),
+        (SECONDS, policy.max_seconds, spent.seconds, True),
+    ):
+        rest = _left(allowed, used)
         if allowed is not None and rest is not None and (always or rest * 2 <= allowed):
             told.append(words.format(left=rest, allowed=allowed))
-
-    tell(SUBCALLS, "subcalls", policy.max_subcalls, policy.max_subcalls <= FEW_SUBCALLS)
-    tell(TOKENS, "tokens", policy.max_total_tokens, False)
-    tell(SUBCALL_TOKENS, "subcall_tokens", policy.max_subcall_tokens, True)
-    tell(COST, "cost_usd", policy.max_cost_usd, True)
-    tell(SECONDS, "seconds", policy.max_seconds, True)
     return LINE.format(", ".join(told)) if told else ""
 
 

@@ -15,6 +15,7 @@ Rules:
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pyrsistent import PDeque
 
@@ -58,15 +59,25 @@ def takes_a_place(call: CallModel) -> bool:
     return call.frame != ROOT or call.purpose == "subcall"
 
 
-def breach(state: RunState, call: CallModel) -> Breach | None:
-    """The limit that the call would exceed, or None."""
-    return breach_by_call(
-        state.options.policy,
-        state.spent,
-        _tokens(state, call),
-        below_root=takes_a_place(call),
-        nusd=_cost_nusd(state, call),
-    )
+class Need(NamedTuple):
+    """What a call is estimated to take."""
+
+    tokens: int
+    nusd: int
+    """Nano-dollars; 0 without a cost limit, or without any idea."""
+
+
+def need(state: RunState, call: CallModel) -> Need:
+    """What is to be set aside for a call."""
+    tokens = estimate(_chars(state, call), call.max_tokens)
+    return Need(tokens, _cost_nusd(state, call, tokens))
+
+
+def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breach | None:
+    """The limit that the call would exceed, or None. `takes`: its `need`, where that is known."""
+    below, takes = takes_a_place(call), takes or need(state, call)
+    policy, spent = state.options.policy, state.spent
+    return breach_by_call(policy, spent, takes.tokens, below_root=below, nusd=takes.nusd)
 
 
 def start(
@@ -74,24 +85,25 @@ def start(
     call: CallModel,
     frame: Frame | None = None,
     queue: PDeque[CallModel] | None = None,
+    takes: Need | None = None,
 ) -> Step:
     """Let a call out: reserve its estimate, announce it, make it. `frame` and `queue` are put in
-    the same copy of the state."""
-    takes = takes_a_place(call)
+    the same copy of the state. `takes`: as in `breach`."""
+    below, takes = takes_a_place(call), takes or need(state, call)
     spent = reserve(
         state.spent,
-        _tokens(state, call),
-        below_root=takes,
-        steps=call.purpose == "turn" and not takes,
+        takes.tokens,
+        below_root=below,
+        steps=call.purpose == "turn" and not below,
         call_id=call.call_id,
-        nusd=_cost_nusd(state, call),
+        nusd=takes.nusd,
     )
     state = evolve(
         state,
         frames=state.frames if frame is None else state.frames.set(frame.id, frame),
         queue=state.queue if queue is None else queue,
         calls=state.calls.set(call.call_id, call),
-        in_flight=state.in_flight + takes,
+        in_flight=state.in_flight + below,
         spent=spent,
     )
     return state, announced(call)
@@ -122,9 +134,10 @@ def pump(state: RunState) -> Step:
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
         call, rest = state.queue.left, state.queue.popleft()
-        exceeded = breach(state, call)
+        takes = need(state, call)
+        exceeded = breach(state, call, takes)
         if exceeded is None:
-            state, effects = start(state, call, queue=rest)
+            state, effects = start(state, call, queue=rest, takes=takes)
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
             state, effects = deliver(state, call.call_id, limit_outcome(exceeded))
@@ -167,7 +180,8 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         unpriced=replied is not None and replied.cost_usd is None and not replied.cache_hit,
         cache_hit=replied is not None and replied.cache_hit,
     )
-    if _keeps_to_cost(state.options) or call.call_id in spent.estimates_nusd:
+    estimates = spent.estimates_nusd
+    if _keeps_to_cost(state.options) or (estimates and call.call_id in estimates):
         spent = _settle_cost(state.options, spent, call, replied)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
@@ -203,7 +217,7 @@ def deliver(state: RunState, call_id: CallId, outcome: Outcome, *, free: bool = 
         outcomes = tuple(answers[asked] for asked in pause.asked)
         return resume(state, frame, outcomes)
     waiting = evolve(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
-    if call_id in pause.typed:
+    if pause.typed and call_id in pause.typed:
         waiting = evolve(waiting, typed=pause.typed.remove(call_id))
     state = put(state, evolve(frame, pause=waiting))
     if pause.backlog:
@@ -273,8 +287,7 @@ def _keeps_to_cost(options: Options) -> bool:
     return options.policy.max_cost_usd is not None and options.rules >= 2
 
 
-def _cost_nusd(state: RunState, call: CallModel) -> int:
-    """Nano-dollars to set aside for a call; 0 without a cost limit, or without any idea."""
+def _cost_nusd(state: RunState, call: CallModel, tokens: int) -> int:
     if not _keeps_to_cost(state.options):
         return 0
     known = state.options.price_of(call.adapter)
@@ -282,7 +295,7 @@ def _cost_nusd(state: RunState, call: CallModel) -> int:
         prompt_tokens = estimate_tokens(_chars(state, call))
         return known.price.estimate_nusd(prompt_tokens, call.max_tokens)
     rate = state.spent.rates.get(call.adapter, 0.0)
-    return math.ceil(rate * _tokens(state, call) * NANO_USD)
+    return math.ceil(rate * tokens * NANO_USD)
 
 
 def _settle_cost(

@@ -25,12 +25,12 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT, first_of
+from rlm_fsm.ids import ROOT
 from rlm_fsm.profile import Profile
 from rlm_fsm.reply import TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
 from rlm_fsm.state import Frame, RunState
-from rlm_fsm.typed import typed_calls
+from rlm_fsm.typed import has_schema
 from rlm_fsm.values import Message, Outcome, text_hash
 from rlm_fsm.wording import refusal_message
 
@@ -208,7 +208,7 @@ def on_waiting_model_replied(state: RunState, frame: Frame, event: ModelReplied)
     A reply that must fit a schema is checked first. What a cache answered isn't counted.
     """
     state, call = calls.ended(state, event)
-    if first_of(call.call_id) in typed_calls(frame):
+    if has_schema(frame, call.call_id):
         return calls.then_pump(checks.check_reply(state, frame, call, event))
     answer = Outcome("text", visible(event.text))
     return calls.then_pump(calls.deliver(state, call.call_id, answer, free=event.cache_hit))

@@ -116,6 +116,21 @@ class Spent:
     rates: PMap[str, float] = field(default_factory=lambda: pmap())
     """USD per token, the dearest so far, of adapters without a recorded price."""
 
+    @property
+    def taken_tokens(self) -> int:
+        """Tokens that are spent or reserved."""
+        return self.usage.total_tokens + self.reserved_tokens
+
+    @property
+    def taken_subcall_tokens(self) -> int:
+        """The part of them below the root."""
+        return self.subcall_tokens + self.reserved_subcall_tokens
+
+    @property
+    def taken_usd(self) -> float:
+        """Cost that is known or reserved."""
+        return (self.cost_usd or 0.0) + self.reserved_nusd / NANO_USD
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breach:
@@ -215,11 +230,11 @@ def breach_by_call(
 
     A call without an estimate of its cost may start until the limit is reached.
     """
-    used = spent.usage.total_tokens + spent.reserved_tokens + tokens
+    used = spent.taken_tokens + tokens
     if policy.max_total_tokens is not None and used > policy.max_total_tokens:
         return Breach(limit="max_total_tokens", allowed=policy.max_total_tokens, used=used)
     if below_root and policy.max_subcall_tokens is not None:
-        used = spent.subcall_tokens + spent.reserved_subcall_tokens + tokens
+        used = spent.taken_subcall_tokens + tokens
         if used > policy.max_subcall_tokens:
             return Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
     if policy.max_cost_usd is not None:

@@ -17,6 +17,7 @@ Rules:
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from rlm_fsm.errors import UsageError
@@ -246,12 +247,17 @@ class Profile:
 
 def fill(template: str, **values: object) -> str:
     """A template with its places filled. Braces around anything else stay."""
+    filled = list(_parts(template))
+    for at in range(1, len(filled), 2):
+        name = filled[at]
+        filled[at] = str(values[name]) if name in values else f"{{{name}}}"
+    return "".join(filled)
 
-    def put(place: re.Match[str]) -> str:
-        name = place[1]
-        return str(values[name]) if name in values else place[0]
 
-    return _PLACE.sub(put, template)
+@lru_cache(maxsize=256)
+def _parts(template: str) -> tuple[str, ...]:
+    """Texts and, at odd positions, the names of the places between them."""
+    return tuple(_PLACE.split(template))
 
 
 def texts_of(profile: Profile) -> dict[str, str]:

@@ -45,8 +45,7 @@ def end_turn(state: RunState, frame: Frame, value: str, *, raised: bool) -> Step
     if frame.id != ROOT or options.rules < 2:
         return frames.ask(state, with_news(frame, options))
     refused = guards.value_refusal(frame, options, value) if value and not raised else None
-    digest = text_hash(value)
-    if refused is None or digest == frame.refused_value:
+    if refused is None or text_hash(value) == frame.refused_value:
         refused = guards.pressing(frame, options, value)
     if refused is None:
         return frames.ask(state, with_news(frame, options))
@@ -54,7 +53,7 @@ def end_turn(state: RunState, frame: Frame, value: str, *, raised: bool) -> Step
         frame = evolve(frame, pressed=(*frame.pressed, refused.guard))
         return refuse(state, with_notice(frame), refused)
     rejects = frame.rejects + (refused.guard == "auto_finalize_reject_patterns")
-    frame = evolve(frame, refused_value=digest, rejects=rejects)
+    frame = evolve(frame, refused_value=text_hash(value), rejects=rejects)
     if guards.too_many_rejects(frame, options):
         error = f"gave up after {rejects} refused values of {options.auto_finalize_var}; the last: "
         told = with_news(frame, options)

@@ -74,10 +74,17 @@ def typed_calls(frame: Frame) -> PMap[CallId, TypedCall]:
     return _NONE if frame.pause is None else frame.pause.typed
 
 
+def has_schema(frame: Frame, call_id: CallId) -> bool:
+    """Whether the reply to an unanswered call must fit a schema."""
+    calls = typed_calls(frame)
+    return bool(calls) and first_of(call_id) in calls
+
+
 def prompt_of(frame: Frame | None, call_id: CallId) -> str | None:
     """The prompt of a call with a schema; None for any other call."""
-    call = typed_calls(frame).get(first_of(call_id)) if frame is not None else None
-    return None if call is None else call.prompt
+    if frame is None or not has_schema(frame, call_id):
+        return None
+    return typed_calls(frame)[first_of(call_id)].prompt
 
 
 def check(frame: Frame, checking: Checking) -> CheckAnswer:

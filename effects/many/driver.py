@@ -306,6 +306,6 @@ def _used(state: RunState) -> Used:
     spent = state.spent
     return Used(
         tokens=spent.usage.total_tokens,
-        cost_usd=(spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD,
+        cost_usd=spent.taken_usd,
         seconds=spent.seconds,
     )
