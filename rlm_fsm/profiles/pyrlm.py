@@ -22,6 +22,8 @@ What the session holds:
 - extract_after(marker, max_len=128): the first word after a marker, or None.
 - llm_query(text): ask a sub-model that sees only the text you pass. Returns its reply (str).
 - llm_batch(prompts): ask many prompts at once, in parallel; replies in the same order.
+- llm_query_json(text), llm_query_records(text): the reply as data: a JSON value, or a list of \
+dicts; name the keys you want. llm_batch_json and llm_batch_records take many prompts.
 - ask(question, text), ask_chunks(question, chunks), ask_chunks_first(question, chunks),
   pick_first_answer(answers): the same for one question over pieces of the text.
 - map_chunks(question, chunks), reduce_tree(texts, question), classify_all(items, labels), \
@@ -61,7 +63,7 @@ If the piece doesn't hold the answer, finish with FINAL: NO_ANSWER
 
 PYRLM = Profile(
     name="pyrlm",
-    version=2,
+    version=3,
     system=_SYSTEM,
     subcall_system=_SUBCALL,
     recursive_system=_RECURSIVE,
