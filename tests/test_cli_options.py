@@ -165,11 +165,14 @@ def test_every_option_reaches_the_recorded_run(log: Path, folder: Path) -> None:
         "--max-steps 7 --max-subcalls 8 --max-total-tokens none --max-cost 1.5 --max-seconds 60 "
         "--max-subcall-tokens 5000 --max-tokens 99 --subcall-max-tokens 98 --concurrency 3 "
         "--max-history-tokens 9000 --compaction 0.75 "
+        "--max-recursion-depth 3 --cell-timeout 7.5 --isolation strict "
+        "--require-repl-before-final --require-subcall-before-final --auto-finalize-var found "
+        "--invalid-response-limit 6 --repl-error-limit 5 --loop-limit none "
         f"--parallel --recursive --repl monty --subcall-model small --quiet "
         f"--system-prompt {prompt}"
     )
     prices = ("--price", "m=1,2 small=0,0.5")
-    with scripted([ANSWER]) as server:
+    with scripted(["```python\nfound = llm_query('What?')\n```", "That."]) as server:
         assert ask(server, "What?", str(folder), *options.split(), *prices) == 0
     started = recorded(log, runs(log)[0].run_id)[0]
     assert isinstance(started, RunStarted)
@@ -186,4 +189,9 @@ def test_every_option_reaches_the_recorded_run(log: Path, folder: Path) -> None:
     assert chosen.parallel_subcalls
     assert chosen.recursive_subcalls
     assert chosen.system_prompt == "Be terse."
+    assert chosen.require_repl_before_final
+    assert chosen.require_subcall_before_final
+    assert (chosen.auto_finalize_var, chosen.loop_limit) == ("found", None)
+    assert (chosen.invalid_response_limit, chosen.repl_error_limit) == (6, 5)
+    assert chosen.max_recursion_depth == 3
     assert "small" in started.environment["adapter.subcall"]

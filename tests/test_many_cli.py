@@ -22,7 +22,7 @@ from effects.many.rows import JobResult
 from effects.result import RunUsage
 from effects.view.many import ManyBar
 from rlm_fsm import SqliteLog, fold, runs
-from rlm_fsm.event import EffectStarted, ModelReplied
+from rlm_fsm.event import CodeExecuted, EffectStarted, ModelReplied, RunStarted
 from rlm_fsm.ids import ROOT, CallId, RunId
 from rlm_fsm.values import Usage
 
@@ -75,6 +75,22 @@ def test_rows_go_to_stdout_and_progress_to_stderr(
         assert err == ""
         assert [json.loads(line)["origin"] for line in again.splitlines()] == ["log"] * 3
         assert len(server.requests) == 3
+
+
+def test_options_of_the_work_reach_the_runs_of_a_batch(log: Path, tmp_path: Path) -> None:
+    """What a sandbox must have, above all."""
+    slow = "```python\nwhile True: pass\n```"
+    given = "--isolation strict --cell-timeout 0.2 --repl-error-limit 1 --loop-limit none".split()
+    with ChatServer(lambda _: slow, key=KEY) as server:
+        assert many(server, str(jobs_file(tmp_path, 1)), "--quiet", *given) == 1
+    with SqliteLog(log) as opened:
+        events = [item.event for item in opened.load(runs(log)[0].run_id)]
+    started, executed = events[0], next(e for e in events if isinstance(e, CodeExecuted))
+    assert isinstance(started, RunStarted)
+    assert started.options.loop_limit is None
+    assert executed.error is not None
+    assert executed.error.kind == "CellTimeout"
+    assert "0.2 s" in executed.error.message
 
 
 def test_files_of_results_have_the_order_of_the_jobs(

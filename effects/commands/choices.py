@@ -20,9 +20,11 @@ from effects.commands.options import (
     choice,
     limit,
     prices,
+    seconds,
     share,
     whole,
 )
+from effects.repls.base import ReplLimits
 from rlm_fsm.errors import UsageError
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
@@ -145,7 +147,56 @@ WORK_OPTIONS = (
     ),
     Option(name="parallel", help="let ask_chunks and llm_query_batch ask in parallel"),
     Option(name="recursive", help="let subcalls be runs of their own, with code"),
+    Option(
+        name="max-recursion-depth",
+        metavar="N",
+        convert=whole(1),
+        help=f"how deep they may be, with --recursive (default {_DEFAULTS.max_recursion_depth})",
+    ),
+    Option(
+        name="cell-timeout",
+        metavar="S",
+        convert=seconds,
+        help=f"seconds that a cell may compute (default {ReplLimits().cell_timeout_s:g})",
+    ),
 )
+GUARD_OPTIONS = (
+    Option(
+        name="min-steps",
+        metavar="N",
+        convert=whole(0),
+        help="turns before an answer is accepted (default 0)",
+    ),
+    Option(name="require-repl-before-final", help="accept no answer before code has run"),
+    Option(
+        name="require-subcall-before-final", help="accept no answer before a sub-model was asked"
+    ),
+    Option(
+        name="auto-finalize-var",
+        metavar="NAME",
+        help="a variable of the code: the run ends when it is set, and it is the answer",
+    ),
+    Option(
+        name="invalid-response-limit",
+        metavar="N",
+        convert=limit(whole(1)),
+        help="invalid replies in a row before the run gives up (default none)",
+    ),
+    Option(
+        name="repl-error-limit",
+        metavar="N",
+        convert=limit(whole(1)),
+        help="cells that raise before the run gives up (default none)",
+    ),
+    Option(
+        name="loop-limit",
+        metavar="N",
+        convert=limit(whole(2)),
+        help=f"times the same code may come in a row (default {_DEFAULTS.loop_limit}; none: "
+        "no limit)",
+    ),
+)
+"""Named as `RLM`'s arguments are."""
 
 NO_MODEL = """no model is configured. Any of these will do:
   - rlm-fsm run --model openai:NAME, with LLM_API_KEY or OPENAI_API_KEY set
@@ -164,6 +215,8 @@ _ARGUMENTS = {
     "compaction": "compaction",
     "parallel": "parallel_subcalls",
     "recursive": "recursive_subcalls",
+    "max_recursion_depth": "max_recursion_depth",
+    **{option.dest: option.dest for option in GUARD_OPTIONS},
 }
 """Our options -> the fields of `Options`, by which `RLM` takes them too."""
 LIMITS = {
@@ -216,10 +269,12 @@ def cache_given(arguments: Namespace) -> dict[str, Any]:
 
 def limits_given(arguments: Namespace) -> dict[str, Any]:
     """The limits of sessions that were given, by the name of `RLM`'s argument."""
-    from effects.repls.base import ReplLimits
-
-    given = getattr(arguments, "isolation", None)
-    return {} if given is None else {"repl_limits": ReplLimits(isolation=given)}
+    given = {
+        "isolation": arguments.isolation,
+        "cell_timeout_s": getattr(arguments, "cell_timeout", None),
+    }
+    told = {name: value for name, value in given.items() if value is not None}
+    return {"repl_limits": ReplLimits(**told)} if told else {}
 
 
 def make_adapter(name: str | None, base_url: str | None, environment: Mapping[str, str]) -> Any:

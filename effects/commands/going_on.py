@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effects.commands.choices import (
+    GUARD_OPTIONS,
     LIMIT_OPTIONS,
     LIMITS,
     MODEL_OPTIONS,
@@ -91,6 +92,7 @@ FORK_GROUPS: dict[str, tuple[Option, ...]] = {
     _MODELS_TITLE: (*_MODEL, *_URL, *as_recorded(_REST)),
     _LIMITS_TITLE: as_recorded(LIMIT_OPTIONS),
     "work (as in the log, unless given)": as_recorded(WORK_OPTIONS),
+    "guards (as in the log, unless given)": as_recorded(GUARD_OPTIONS),
     "output": _OUTPUT,
 }
 

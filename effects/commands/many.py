@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effects.commands.choices import (
+    GUARD_OPTIONS,
     LIMIT_OPTIONS,
     MODEL_OPTIONS,
     WORK_OPTIONS,
     cache_given,
+    limits_given,
     make_adapters,
     options_given,
     policy_given,
@@ -26,6 +28,7 @@ from effects.commands.conclude import (
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, Option, amount, whole
 from effects.commands.run import read_context, silent_logger
 from effects.commands.terminal import Terminal
+from effects.commands.tools import TOOLS, tools_given
 from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
 
@@ -83,7 +86,8 @@ GROUPS = {
     "batch": BATCH_OPTIONS,
     "model": MODEL_OPTIONS,
     "limits of each run": LIMIT_OPTIONS,
-    "work": WORK_OPTIONS,
+    "work": (*WORK_OPTIONS, TOOLS),
+    "guards": GUARD_OPTIONS,
     "output": RESULT_OPTIONS,
 }
 
@@ -141,6 +145,8 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
                 **{name: value for name, value in counts.items() if value is not None},
                 **make_adapters(arguments, environment),
                 **options_given(arguments),
+                **limits_given(arguments),
+                **tools_given(arguments),
                 **cache_given(arguments),
             )
     except KeyboardInterrupt:

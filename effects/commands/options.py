@@ -130,6 +130,14 @@ def amount(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """A number above 0."""
+    value = amount(text)
+    if not value:
+        raise ArgumentTypeError("give a number of seconds above 0")
+    return value
+
+
 def share(text: str) -> float:
     """A share of something: from 0 to 1."""
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effects.commands.choices import (
+    GUARD_OPTIONS,
     LIMIT_OPTIONS,
     MODEL_OPTIONS,
     WORK_OPTIONS,
@@ -25,11 +26,19 @@ from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
 
 OUTPUT_OPTIONS = (LOG, JSON, QUIET, NO_COLOR)
-OPTIONS = (*MODEL_OPTIONS, *LIMIT_OPTIONS, *WORK_OPTIONS, TOOLS, *OUTPUT_OPTIONS)
+OPTIONS = (
+    *MODEL_OPTIONS,
+    *LIMIT_OPTIONS,
+    *WORK_OPTIONS,
+    TOOLS,
+    *GUARD_OPTIONS,
+    *OUTPUT_OPTIONS,
+)
 GROUPS = {
     "model": MODEL_OPTIONS,
     "limits": LIMIT_OPTIONS,
     "work": (*WORK_OPTIONS, TOOLS),
+    "guards": GUARD_OPTIONS,
     "output": OUTPUT_OPTIONS,
 }
 
