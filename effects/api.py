@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from effects.adapters.base import ModelAdapter
+from effects.arguments import check_code, check_function, check_listener, check_objects
 from effects.backends import ReplFactory
 from effects.cache_choice import CacheLike, cache_choice
 from effects.interpreter import Listener
@@ -22,7 +23,7 @@ from effects.models import model_name, resolve_adapter
 from effects.replaying import replayed, state_after
 from effects.repls.base import ReplLimits
 from effects.result import RunResult
-from effects.rlm import RLM, LogLike, adapters_of, context_of, log_target, run_job
+from effects.rlm import RLM, LogLike, adapters_of, context_of, log_of, log_target, run_job
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
 from effects.tools import OnApproval, Toolbox
@@ -93,6 +94,7 @@ def resume(
     for a context that is gone or has changed, `ReplayDiverged` when a cell of the session does
     something else when it is run again, and what `run` raises.
     """
+    check_objects(policy=policy)
     parts = _parts(
         log=log,
         adapter=adapter,
@@ -107,7 +109,8 @@ def resume(
         prices=prices,
         event_listener=event_listener,
         logger=logger,
-        finished=run_id,
+        run_id=run_id,
+        must_ask=False,
     )
     return run_job(
         lambda: go_on(
@@ -155,6 +158,8 @@ def fork(
 
     Raises what `resume` raises.
     """
+    check_objects(policy=changes.get("policy"))
+    check_code("fallback_code", changes.get("fallback_code"))
     unknown = sorted(changes.keys() - {field.name for field in fields(Options)})
     if unknown:
         raise TypeError(f"fork() has no option {', '.join(unknown)}")
@@ -176,7 +181,8 @@ def fork(
         prices=prices,
         event_listener=event_listener,
         logger=logger,
-        finished=None,
+        run_id=run_id,
+        must_ask=True,
     )
     return run_job(
         lambda: branch(
@@ -223,7 +229,8 @@ def replay(
     With `at`, the state after event number `at`. A run that hasn't ended gives what there is,
     with ``status="running"``.
     """
-    target = log_target(log)
+    check_objects(repl_limits=repl_limits)
+    target = log_of(run_id, log)
     if at is not None:
         return state_after(target, run_id, at)
     limits = repl_limits or ReplLimits()
@@ -262,13 +269,16 @@ def _parts(
     prices: Mapping[str, Price] | None,
     event_listener: Listener | None,
     logger: logging.Logger | None,
-    finished: str | None,
+    run_id: str,
+    must_ask: bool,
 ) -> Parts:
-    """The parts of a run that exists. `finished` names a run that needs no adapter once it has
+    """The parts of a run that exists. Unless it `must_ask`, it needs no adapter once it has
     finished."""
-    target = log_target(log)
-    none_needed = adapter is None and model is None and finished is not None
-    if none_needed and _is_finished(target, finished or ""):
+    check_objects(repl_limits=repl_limits)
+    check_listener(event_listener)
+    target = log_of(run_id, log)
+    none_needed = adapter is None and model is None and not must_ask
+    if none_needed and _is_finished(target, run_id):
         known: Mapping[str, ModelAdapter] = {}
     else:
         root = resolve_adapter(adapter, model, read_settings(os.environ))
@@ -293,6 +303,7 @@ def _toolbox(
     repl_extensions: Extensions | None,
     doc_tools: Mapping[str, Callable[..., Any]] | None,
 ) -> Toolbox:
+    check_function("on_approval", on_approval)
     log_diag = logging.getLogger("rlm_fsm").debug
     bound = extensions_of(repl_extensions, doc_tools, rlm=None, log_diag=log_diag)
     return Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval)

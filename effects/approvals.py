@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from effects.jobs import open_log
 from effects.log.base import EventLog
-from effects.rlm import LogLike, log_target
+from effects.rlm import LogLike, log_of
 from effects.tools.toolbox import ApprovalRequest, parsed
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import ApprovalGiven, CodePaused, Event
@@ -40,7 +40,7 @@ def approve(
     on it, and `RunNotFound`.
     """
     with ExitStack() as stack:
-        opened = open_log(log_target(log), stack)
+        opened = open_log(log_of(run_id, log), stack)
         name = opened.find(run_id)
         stack.enter_context(opened.lead(name))
         events = [logged.event for logged in opened.load(name)]
@@ -65,7 +65,7 @@ def approvals(run_id: str, *, log: LogLike = None) -> tuple[ApprovalRequest, ...
     """The calls of tools for which a run asks a person, those included that were answered since it
     stopped."""
     with ExitStack() as stack:
-        opened = open_log(log_target(log), stack)
+        opened = open_log(log_of(run_id, log), stack)
         name = opened.find(run_id)
         return requests(name, (logged.event for logged in opened.load(name)))
 

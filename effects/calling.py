@@ -7,7 +7,9 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import fields, replace
+from types import NoneType
+from typing import Any, cast
 
 from effects.adapters.base import AdapterError, ModelAdapter
 from rlm_fsm.effect import CallModel
@@ -16,6 +18,13 @@ from rlm_fsm.values import ModelResponse, Usage, estimate_tokens
 
 TEMPERATURE = 0.0
 """All calls: the same question should give the same answer."""
+_FIELDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("text", (str,), "str"),
+    ("usage", (Usage, NoneType), "Usage or None"),
+    ("model_id", (str, NoneType), "str or None"),
+    ("meta", (Mapping, NoneType), "a mapping or None"),
+)
+"""What the fields of a `ModelResponse` may be."""
 CostOf = Callable[[str, ModelResponse], float | None]
 """From an adapter's name and its reply to USD; None where nobody knows."""
 
@@ -79,8 +88,17 @@ def _checked(response: object) -> ModelResponse | str:
     """The response, or what is wrong with it."""
     if not isinstance(response, ModelResponse):
         return f"returned {type(response).__name__}; it must return a ModelResponse"
-    if _text(response.text) is None:
-        return f"returned a ModelResponse whose text is {type(response.text).__name__}, not str"
+    for name, kinds, wanted in _FIELDS:
+        value = getattr(response, name)
+        if not isinstance(value, kinds):
+            return f"returned a ModelResponse whose {name} is {type(value).__name__}, not {wanted}"
+    usage = cast(Usage | None, response.usage)
+    if usage is None:
+        return replace(response, usage=Usage())  # unknown, and so estimated
+    for item in fields(usage):
+        count = getattr(usage, item.name)
+        if not isinstance(count, int) or count < 0:
+            return f"returned a Usage whose {item.name} is {count!r}, not a whole number from 0 on"
     return response
 
 

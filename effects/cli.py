@@ -23,8 +23,9 @@ from effects.commands import many as many_command
 from effects.commands import replay as replay_command
 from effects.commands import run as run_command
 from effects.commands import runs as runs_command
+from effects.commands.interrupts import interrupts_restored
 from effects.commands.options import Option, add_options, fill_in
-from effects.commands.terminal import Terminal
+from effects.commands.terminal import Terminal, open_streams
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import LogCorrupt, LogError, RLMError, UsageError
 
@@ -178,19 +179,22 @@ COMMANDS: dict[str, _Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. `argv` is ``sys.argv[1:]`` unless given."""
+    open_streams()
     terminal = Terminal()
     try:
-        return _perform(sys.argv[1:] if argv is None else argv)
-    except SystemExit as end:  # argparse ends --help and --version so
-        return end.code if isinstance(end.code, int) else _FAILED
+        try:
+            with interrupts_restored():
+                return _perform(sys.argv[1:] if argv is None else argv)
+        except SystemExit as end:  # argparse ends --help and --version so
+            return end.code if isinstance(end.code, int) else _FAILED
+        finally:
+            terminal.flush()
     except KeyboardInterrupt:
         terminal.tell("cancelled; nothing was started")
         return _CANCELLED
     except RLMError as error:
         terminal.tell(str(error))
         return _exit_code(error)
-    finally:
-        terminal.flush()
 
 
 def _perform(argv: Sequence[str]) -> int:

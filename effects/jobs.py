@@ -371,7 +371,10 @@ def _ended(parts: Parts, interpreter: Interpreter) -> RunResult:
     if state.status != "failed" or state.cause == "guard":
         return result
     why = (state.error or "it failed").rstrip(".")
-    message = f"{why}. The run {run_id} is in the log {log.path}; it can be resumed."
+    where = f"The run {run_id} is in the log {log.path}; it can be resumed."
+    if parts.log == ":memory:":
+        where = f"The run {run_id} had its log in memory, which is gone: it can't be resumed."
+    message = f"{why}. {where}"
     error = _error_type(state)(message, run_id=run_id, trace=result.trace, output=result.output)
     if isinstance(error, PolicyError):
         error.limit = state.limit or ""

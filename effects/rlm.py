@@ -11,6 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from effects.adapters.base import ModelAdapter
+from effects.arguments import (
+    check_code,
+    check_function,
+    check_listener,
+    check_log,
+    check_objects,
+    check_run_id,
+)
 from effects.backends import ReplFactory, repl_factory
 from effects.cache_choice import CacheLike, cache_choice
 from effects.context import Context
@@ -29,7 +37,7 @@ from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from effects.windows import history_room, share_of
-from rlm_fsm.errors import UsageError
+from rlm_fsm.errors import RunNotFound, UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
@@ -107,6 +115,10 @@ class RLM:
         logger: logging.Logger | None = None,
     ) -> None:
         """See the reference page of the options for what each means."""
+        check_objects(policy=policy, repl_limits=repl_limits)
+        check_listener(event_listener)
+        check_function("on_approval", on_approval)
+        check_code("fallback_code", fallback_code)
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
         kind = None if output_type is None else answer_type(output_type)
@@ -219,6 +231,8 @@ class RLM:
         on_changed_output: OnChangedOutput = "raise",
     ) -> RunResult:
         """`rlm_fsm.resume` with this object's adapters, log and listener."""
+        check_objects(policy=policy)
+        log_of(run_id, cast(LogLike, self.parts.log))
         return run_job(
             lambda: go_on(
                 self.parts,
@@ -251,17 +265,27 @@ def log_target(log: LogLike) -> str | EventLog:
         if not path:
             raise UsageError("log='' is no path: pass a file, ':memory:' or None")
         return path if path == ":memory:" else str(Path(path).expanduser())
+    check_log(log)
     return log
+
+
+def log_of(run_id: str, log: LogLike) -> str | EventLog:
+    """`log_target` for a run that exists: a file that isn't there is not made."""
+    check_run_id(run_id)
+    target = log_target(log)
+    if isinstance(target, str) and target != ":memory:" and not Path(target).exists():
+        raise RunNotFound(
+            f"{target}: there is no such log, and so no run {run_id!r}. Pass the log of the run as "
+            "log=, or set RLM_FSM_LOG.",
+            path=target,
+        )
+    return target
 
 
 def run_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
     caller's loop is running."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(job())
-    return _in_thread(job)
+    return _in_thread(job) if _is_in_loop() else asyncio.run(job())
 
 
 def adapters_of(
@@ -269,11 +293,25 @@ def adapters_of(
     subcall_adapter: ModelAdapter | None,
     adapters: Mapping[str, ModelAdapter] | None,
 ) -> Mapping[str, ModelAdapter]:
+    named = adapters or {}
+    if not isinstance(named, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"adapters={adapters!r}: give adapters by name, as a dict")
+    for name, argument in (("root", "adapter"), ("subcall", "subcall_adapter")):
+        if name in named:
+            raise UsageError(f"adapters={{{name!r}: ...}}: this one is given as {argument}=")
     return {
-        **{name: check_adapter(other) for name, other in (adapters or {}).items()},
+        **{name: check_adapter(other) for name, other in named.items()},
         "root": root,
         "subcall": root if subcall_adapter is None else check_adapter(subcall_adapter),
     }
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def patterns_of(given: Sequence[str] | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ its log doesn't hold. Plain data only: adapters, REPL objects and listeners belo
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import cast
 
 from rlm_fsm.errors import UsageError
@@ -122,6 +122,13 @@ class Options:
     def __post_init__(self) -> None:
         if not isinstance(self.profile, Profile):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"profile={self.profile!r}: give a Profile, such as PYRLM")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name}={getattr(self, name)!r}: give True or False")
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name not in _OPTIONAL):
+                raise UsageError(f"{name}={value!r}: give a text (str)")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -191,8 +198,19 @@ _LEAST = {
     "fallback_guard_steps": 1,
     "rules": 1,
 }
+_FLAGS = tuple(item.name for item in fields(Options) if isinstance(item.default, bool))
+_TEXTS = (
+    "system_prompt",
+    "subcall_system_prompt",
+    "recursive_subcall_system_prompt",
+    "system_prompt_supplement",
+    "fallback_code",
+    "auto_finalize_var",
+    "auto_finalize_reject_feedback",
+)
 _OPTIONAL = frozenset(
     {
+        *(name for name in _TEXTS if name != "system_prompt_supplement"),
         "invalid_response_limit",
         "repl_error_limit",
         "loop_limit",

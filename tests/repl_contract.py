@@ -199,6 +199,12 @@ class ReplContract(
         assert result.error is not None
         assert "101" in result.error
 
+    def test_what_python_itself_brings_is_no_variable(self) -> None:
+        for name in ("sum", "print", "id", "__name__", "llm_query"):
+            result = self.read("total = 1", name)
+            assert (result.text, result.error) == (None, None), name
+        assert self.read("sum = 'mine'", "sum").text == "mine"
+
     def test_reading_before_any_cell_finds_nothing(self) -> None:
         async def scenario(repl: Repl) -> ReadResult:
             return await repl.read("x")

@@ -149,6 +149,13 @@ class FinalsContract(Driving):
             assert word in result.error.message
         assert "llm_query" not in result.error.message
 
+    def test_final_var_of_what_python_itself_brings_is_an_error(self) -> None:
+        for name in ("sum", "print", "__name__"):
+            (result,) = self.cells(f"total = 1\nFINAL_VAR({name!r})")
+            assert result.final is None
+            assert result.error is not None
+            assert result.error.kind == "NameError"
+
     def test_final_var_of_answer_is_its_content_once_it_has_one(self) -> None:
         for code in ("answer['content'] = [1]", "answer = {'content': [1], 'ready': False}"):
             final = self.final(code, "FINAL_VAR('answer')")

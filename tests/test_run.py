@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -286,6 +287,38 @@ def test_an_adapter_that_returns_anything_is_told_what_it_must_return(log: Path)
 
     with pytest.raises(ModelError, match="must return a ModelResponse"):
         run("q", TEXT, adapter=Odd(), log=log)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"usage": {"total_tokens": 3}}, "usage is dict, not Usage or None"),
+        ({"usage": Usage(1, "2", 3)}, "completion_tokens is '2', not a whole number"),  # type: ignore[arg-type]
+        ({"usage": Usage(1, -2, 3)}, "completion_tokens is -2, not a whole number"),
+        ({"model_id": 3}, "model_id is int, not str or None"),
+        ({"meta": [1]}, "meta is list, not a mapping or None"),
+        ({"text": b"FINAL: 42"}, "text is bytes, not str"),
+    ],
+)
+def test_a_reply_with_fields_that_make_no_sense_fails_its_call(log: Path, fields: Any, told: str):
+    class Odd:
+        def complete(self, messages, **_):
+            return ModelResponse(**{"text": "FINAL: 42", "usage": Usage(1, 2, 3), **fields})
+
+    with pytest.raises(ModelError, match=told) as caught:
+        run("q", TEXT, adapter=Odd(), log=log)
+    assert runs(log)[0].run_id == caught.value.run_id
+    assert runs(log)[0].status == "failed"
+
+
+def test_usage_that_is_missing_is_estimated(log: Path):
+    class Silent:
+        def complete(self, messages, **_):
+            return ModelResponse("FINAL: 42", None)
+
+    result = run("q", TEXT, adapter=Silent(), log=log)
+    assert result.output == "42"
+    assert result.usage.estimated
 
 
 def test_a_repl_that_can_not_be_had_is_an_error_of_its_own(log: Path):

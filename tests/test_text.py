@@ -113,6 +113,14 @@ def test_signs_of_regular_expressions_are_literal_unless_asked_for() -> None:
     assert view.find("a+b", case_sensitive=False) == [(0, 3, "a+b"), (5, 8, "A+B")]
 
 
+def test_flags_are_added_to_those_of_a_compiled_pattern() -> None:
+    view = TextView("Ab\nAB")
+    assert view.find(re.compile("ab")) == []
+    assert view.find(re.compile("ab"), case_sensitive=False) == [(0, 2, "Ab"), (3, 5, "AB")]
+    multiline = re.compile("^ab$", re.MULTILINE)
+    assert view.find(multiline, flags=re.IGNORECASE) == [(0, 2, "Ab"), (3, 5, "AB")]
+
+
 def test_flags_make_the_pattern_a_regular_expression() -> None:
     view = TextView("x\nab\nAB")
     assert view.find("^a.$", flags=re.MULTILINE) == [(2, 4, "ab")]

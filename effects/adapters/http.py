@@ -311,12 +311,16 @@ class _Received:
 
 
 def _check_limits(timeout: float, deadline: float | None, max_retries: int) -> None:
-    if not 0 < timeout < math.inf:
+    if not _is_number(timeout) or not 0 < timeout < math.inf:
         raise UsageError(f"timeout={timeout!r}: give seconds above 0")
-    if deadline is not None and not 0 < deadline < math.inf:
+    if deadline is not None and (not _is_number(deadline) or not 0 < deadline < math.inf):
         raise UsageError(f"deadline={deadline!r}: give seconds above 0, or None")
-    if max_retries < 0:
+    if not _is_number(max_retries) or max_retries < 0:
         raise UsageError(f"max_retries={max_retries!r}: give 0 or more")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _parsed(url: str) -> httpx.URL:
@@ -327,6 +331,8 @@ def _parsed(url: str) -> httpx.URL:
         raise UsageError(f"base_url can't be read as a URL: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UsageError("base_url must begin with http:// or https:// and name a host")
+    if parsed.port is not None and not 1 <= parsed.port <= 65_535:
+        raise UsageError("base_url: a port is a number from 1 to 65535")
     return parsed
 
 

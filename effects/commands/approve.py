@@ -36,6 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "calls",
         metavar="CALL",
         nargs="*",
+        default=[],  # else it would be said to be required
         help="ids of calls, such as 0.1; needed when several wait, unless --all is given",
     )
 

@@ -5,14 +5,12 @@ approvals, 130 cancelled.
 """
 
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from effects.commands.choices import LIMITS
+from effects.commands.interrupts import hear_no_interrupts, terminated_like_interrupted
 from effects.commands.records import read_record
 from effects.commands.terminal import Terminal
 from effects.result import RunResult, usage_of
@@ -108,25 +106,9 @@ def perform(act: Callable[[], RunResult], view: "LiveView | PlainView", log: str
             if not follower.run_id:
                 raise
             error = f"cancelled. The run {follower.run_id} is in the log {log}."
+        finally:
+            hear_no_interrupts()
     return Conclusion(run_id=follower.run_id, state=follower.state, log=log, error=error)
-
-
-@contextmanager
-def terminated_like_interrupted() -> Generator[None]:
-    """Let SIGTERM do what Ctrl-C does: calls in flight are hung up, the log says ``cancelled``."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        del number, frame
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
@@ -142,19 +124,22 @@ def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
             "been paid for without an outcome"
         )
     show = show_command(end, default_log)
-    steps = f"Steps: {show}\nGo on: {resume_command(end.run_id, state, end.log, default_log)}"
+    steps = f"\nSteps: {show}\nGo on: {resume_command(end.run_id, state, end.log, default_log)}"
+    is_gone = end.log == ":memory:"
+    if is_gone:
+        steps = ""
     match state.status:
         case "finished":
-            if not terminal.is_quiet:
+            if not terminal.is_quiet and not is_gone:
                 terminal.tell(f"see its steps with: {show}")
         case "partial":
             best = "the best answer so far" if state.output.strip() else "no answer so far"
-            terminal.tell(f"partial: the limit {state.limit} is reached; {best}.\n{steps}")
+            terminal.tell(f"partial: the limit {state.limit} is reached; {best}.{steps}")
         case "waiting":
-            terminal.tell(f"{_waiting(end, default_log)}\n{steps}")
+            terminal.tell(f"{_waiting(end, default_log)}{steps}")
         case _:
             why = end.error or f"{state.error}. The run {end.run_id} is in the log {end.log}."
-            terminal.tell(f"{why}\n{steps}")
+            terminal.tell(f"{why}{steps}")
     return end.exit_code
 
 

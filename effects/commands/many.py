@@ -18,13 +18,8 @@ from effects.commands.choices import (
     policy_given,
     prices_given,
 )
-from effects.commands.conclude import (
-    ANSWERED,
-    CANCELLED,
-    FAILED,
-    PARTIAL,
-    terminated_like_interrupted,
-)
+from effects.commands.conclude import ANSWERED, CANCELLED, FAILED, PARTIAL
+from effects.commands.interrupts import terminated_like_interrupted
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, Option, amount, whole
 from effects.commands.run import read_context, silent_logger
 from effects.commands.terminal import Terminal
@@ -233,7 +228,7 @@ def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> i
             told.append(dollars(result.cost_usd))
         terminal.tell(f"batch {result.name}: {', '.join([*told, seconds(result.seconds)])}")
     if result.stopped is not None:
-        terminal.tell(f"stopped: {result.stopped}. The same command goes on.")
+        terminal.tell(f"stopped: {result.stopped.rstrip('.')}. The same command goes on.")
     if counts["failed"]:
         return FAILED
     return PARTIAL if counts["partial"] or counts["not_started"] else ANSWERED

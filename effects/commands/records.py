@@ -86,7 +86,8 @@ def opened(log: str, name: str) -> Generator[EventLog]:
     from effects.jobs import open_log
 
     if log != ":memory:" and not Path(log).exists():
-        raise RunNotFound(f"{log}: there is no such log, and so no run {name!r}", path=log)
+        told = f", and so no run {name!r}" if name else ""
+        raise RunNotFound(f"{log}: there is no such log{told}", path=log)
     with ExitStack() as stack:
         yield open_log(log, stack)
 

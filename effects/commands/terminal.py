@@ -1,21 +1,28 @@
 """Where the command line writes: answers to stdout, everything else to stderr.
 
-A reader that goes away (``| head``) isn't an error: what is written afterwards is dropped.
+A reader that goes away (``| head``) isn't an error: what is written afterwards is dropped. An
+answer that can't be written (a full disk) is: `OutputLost`. What can't be told on stderr isn't.
 """
 
 import json
 import os
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from effects.view.cut import clean
+from rlm_fsm.errors import RLMError
 
 if TYPE_CHECKING:
     from effects.view.blocks import TerminalConsole
     from effects.view.follow import Earlier
     from effects.view.live import LiveView
     from effects.view.plain import PlainView
+
+
+class OutputLost(RLMError):
+    """Standard output can't be written. What a run answered is in its log."""
+
 
 _PIPE_WIDTH = 120
 """Columns of a table that isn't shown on a terminal."""
@@ -57,7 +64,7 @@ class Terminal:
 
         width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
         return TerminalConsole(
-            file=stream,
+            file=cast(TextIO, _Guarded(stream)),
             width=width,
             no_color=None if self.has_color else True,
             highlight=False,
@@ -91,6 +98,33 @@ class Terminal:
             _write(stream, "")
 
 
+def open_streams() -> None:
+    """Put something in the place of standard streams that were closed (``2>&-``).
+
+    Python has None there, and the next file that is opened, a log perhaps, would have their number.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+class _Guarded:
+    """A stream for those who write by themselves: it fails as `Terminal` does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        _write(self._stream, text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _write(stream: TextIO, text: str) -> None:
     """Write and flush; what the stream's encoding lacks is escaped."""
     try:
@@ -100,8 +134,13 @@ def _write(stream: TextIO, text: str) -> None:
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except BrokenPipeError:
-        # Nobody reads any more. Without this, Python would complain when it flushes at its end.
+    except OSError as error:
+        # Without this, Python would complain when it flushes at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise OutputLost(
+                f"standard output can't be written: {error.strerror}. What a run answered is in "
+                "its log: rlm-fsm show last"
+            ) from error

@@ -141,8 +141,6 @@ class Calls:
         """True when the sandbox waits for an answer that it can't be given."""
         self.history: list[dict[str, str]] = []
         """The conversation, for `history`."""
-        self.unknown: set[str] = set()
-        """Names that were looked up in vain; for others to clear."""
         self.raised: dict[str, str] = {}
         """Class names of the cell's subcall errors by message."""
 
@@ -270,7 +268,6 @@ class Calls:
             return lookup.resume(value=_finals.fresh_answer())
         if name in self.functions:
             return lookup.resume(value=stub(name))
-        self.unknown.add(name)
         return lookup.resume()
 
     def _call(self, call: FunctionSnapshot) -> Snapshot | Paused:

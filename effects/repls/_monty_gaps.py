@@ -173,7 +173,7 @@ GAPS: tuple[Gap, ...] = (
     ),
 )
 INSTEAD_OF_MODULE = {
-    "collections": "isinstance(x, (list, tuple, set, dict))",
+    "collections.abc": "isinstance(x, (list, tuple, set, dict))",
     "concurrent": "llm_batch(prompts) asks in parallel",
     "contextlib": "use try and finally",
     "enum": "use constants",
@@ -222,7 +222,7 @@ _KINDS: dict[str, type[object]] = {
 
 def hint(message: str) -> str | None:
     """A way round what the message complains of, as a sentence; None for ordinary errors."""
-    if module := re.match(r"No module named '(\w+)", message):
+    if module := re.match(r"No module named '([\w.]+)", message):
         return _missing_module(module[1])
     if (part := _SHIM.search(message)) is not None:
         return _missing("Only a part of this module is here", part[1])
@@ -251,9 +251,10 @@ def _missing(what: str, name: str) -> str:
 
 
 def _missing_module(module: str) -> str:
-    if module in MODULES:
-        return f"Only these names of {module} are here: {' '.join(SHIMS[module].names)}."
-    instead = INSTEAD_OF_MODULE.get(module)
+    top = module.partition(".")[0]
+    if top in MODULES:
+        return f"Only these names of {top} are here: {' '.join(SHIMS[top].names)}."
+    instead = INSTEAD_OF_MODULE.get(module) or INSTEAD_OF_MODULE.get(top)
     available = " ".join(sorted([*AVAILABLE, *MODULES]))
     return f"Available: {available}." + (f" Instead: {instead}." if instead else "")
 

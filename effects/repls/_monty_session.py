@@ -354,18 +354,21 @@ class Session:
         is_readable = name not in self._names.hidden - VALUES or name in ("answer", "context")
         if not is_name or not is_readable or name == "history":
             return None, None, False
-        self._calls.unknown.clear()
-        source = "answer['content'] if _rlm_is_protocol(answer) else answer"
-        source = source if name == "answer" else name
+        if name == "answer":
+            source = "answer['content'] if _rlm_is_protocol(answer) else answer"
+            read = f"{READ}({source}, {most})"
+        else:  # a bare name could be one of Python's own, such as sum
+            read = f"{READ}({name}, {most}) if {name!r} in locals() else None"
         try:
-            text, chars, is_none = self._evaluated(f"{READ}({source}, {most})")
+            found = self._evaluated(read)
         except MontyRuntimeError as failure:
-            if name in self._calls.unknown:
-                return None, None, False
             error = self._judge(failure)
             if self.is_lost:
                 raise
             return None, f"{name} can't be shown: {error.kind}: {error.message}", False
+        if found is None:
+            return None, None, False
+        text, chars, is_none = found
         if text is None:
             return None, _TOO_LONG.format(name, chars, most), False
         return text, None, is_none

@@ -136,11 +136,15 @@ class TextView:
         """The first matches that don't overlap, in order, as (start, end, text found).
 
         The pattern is a literal text, or a regular expression with ``regex=True`` or with
-        `flags` (those of `re`). `max_matches` None means all. An empty pattern finds nothing.
+        `flags` (those of `re`); or one that is compiled, to whose own flags these are added.
+        `max_matches` None means all. An empty pattern finds nothing.
         """
         if max_matches is not None and _whole("max_matches", max_matches) <= 0:
             return []
+        wanted = (flags or 0) | (0 if case_sensitive else re.IGNORECASE)
         if isinstance(pattern, re.Pattern):
+            if wanted:
+                pattern = _compiled(pattern.pattern, pattern.flags | wanted)
             return _matches(pattern, self.text, max_matches)
         if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"pattern must be a text (str), not {type(pattern).__name__}")
@@ -149,7 +153,6 @@ class TextView:
         if not regex and flags is None and case_sensitive:
             return _occurrences(pattern, self._text, max_matches)
         as_regex = regex or flags is not None
-        wanted = (flags or 0) | (0 if case_sensitive else re.IGNORECASE)
         compiled = _compiled(pattern if as_regex else re.escape(pattern), wanted)
         return _matches(compiled, self.text, max_matches)
 

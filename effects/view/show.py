@@ -82,7 +82,8 @@ def _end(state: RunState, full: bool, advice: str) -> Iterator[RenderableType]:
     if state.limit:
         yield blocks.note("limit", state.limit)
     if state.error:
-        yield blocks.note(state.cause or state.status, state.error)
+        cause = state.cause or state.status
+        yield blocks.note(cause, state.error.removeprefix(f"{cause}: "))
     if state.output.strip():
         lines = blocks.WHOLE if full else 20
         yield blocks.output(state.output, first=lines, last=lines)

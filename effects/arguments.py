@@ -1,0 +1,62 @@
+"""What `RLM` and its relatives refuse of their arguments before anything is started.
+
+Options that a log records are checked by `rlm_fsm.options`; here are the objects that it can't
+hold, and code that can't be run.
+"""
+
+import ast
+from typing import Any
+
+from effects.repls.base import ReplLimits
+from rlm_fsm.errors import UsageError
+from rlm_fsm.policy import Policy
+
+_OBJECTS: dict[str, tuple[type, str]] = {
+    "policy": (Policy, "a Policy"),
+    "repl_limits": (ReplLimits, "ReplLimits"),
+}
+_LOG_METHODS = ("append", "load", "runs", "lead")
+
+
+def check_objects(**given: Any) -> None:
+    """`UsageError` for a value that isn't of its argument's class; None is left to defaults."""
+    for name, value in given.items():
+        kind, wanted = _OBJECTS[name]
+        if value is not None and not isinstance(value, kind):
+            raise UsageError(f"{name}={value!r}: give {wanted}")
+
+
+def check_log(log: object) -> None:
+    """`UsageError` for what is no log."""
+    if not all(callable(getattr(log, name, None)) for name in _LOG_METHODS):
+        raise UsageError(f"log={log!r}: give the path of a file, ':memory:', an EventLog or None")
+
+
+def check_listener(listener: object) -> None:
+    """`UsageError` for what can't listen; None is no listener."""
+    if listener is not None and not callable(getattr(listener, "handle", None)):
+        raise UsageError(
+            f"event_listener={listener!r}: give an object with a method handle(event), or None"
+        )
+
+
+def check_function(name: str, value: object) -> None:
+    """`UsageError` for what can't be called; None is no function."""
+    if value is not None and not callable(value):
+        raise UsageError(f"{name}={value!r}: give a function, or None")
+
+
+def check_code(name: str, code: object) -> None:
+    """`UsageError` for code that no session could run; None is no code."""
+    if code is None or not isinstance(code, str):
+        return  # `Options` says what it must be
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{name} is no Python: {error}") from None
+
+
+def check_run_id(run_id: object) -> None:
+    """`UsageError` for what is no run's name."""
+    if not isinstance(run_id, str) or not run_id:
+        raise UsageError(f"run_id={run_id!r}: give the id of a run, as `runs()` lists them")
