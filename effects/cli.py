@@ -11,6 +11,7 @@ import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -183,7 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     try:
         try:
-            with interrupts_restored():
+            # Of a program that is about to end nobody wants to hear more.
+            with nullcontext() if argv is None else interrupts_restored():
                 return _perform(sys.argv[1:] if argv is None else argv)
         except SystemExit as end:  # argparse ends --help and --version so
             return end.code if isinstance(end.code, int) else _FAILED
