@@ -80,7 +80,16 @@ def test_rows_go_to_stdout_and_progress_to_stderr(
 def test_options_of_the_work_reach_the_runs_of_a_batch(log: Path, tmp_path: Path) -> None:
     """What a sandbox must have, above all."""
     slow = "```python\nwhile True: pass\n```"
-    given = "--isolation strict --cell-timeout 0.2 --repl-error-limit 1 --loop-limit none".split()
+    given = [
+        "--isolation",
+        "strict",
+        "--cell-timeout",
+        "0.2",
+        "--repl-error-limit",
+        "1",
+        "--loop-limit",
+        "none",
+    ]
     with ChatServer(lambda _: slow, key=KEY) as server:
         assert many(server, str(jobs_file(tmp_path, 1)), "--quiet", *given) == 1
     with SqliteLog(log) as opened:
