@@ -26,6 +26,45 @@ class CallsContract(Driving):
         (pause,), _ = self.pauses("llm_query('q', model='small', max_tokens=7)")
         assert (pause.calls[0].model, pause.calls[0].max_tokens) == ("small", 7)
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "llm_query({'a': 'x'}.values())",
+            "llm_query(lambda: 1)",
+            "llm_query(range(3))",
+            "llm_query(iter(['x']))",
+            "ask('what?', len)",
+            "llm_batch([{'a': 'x'}.keys()])",
+            "import re\nllm_query(re.match('x', 'x'))",
+            "def f(p):\n    return llm_query(\n        prompt=p)\nf(int)",
+            "peek(range(3))",
+            "extract_after(slice(1))",
+        ],
+    )
+    def test_what_is_no_text_is_a_type_error_and_nothing_is_asked(self, call: str) -> None:
+        """The sandbox of `monty` would hand over its `repr`."""
+        pauses, result = self.pauses(call)
+        assert pauses == []
+        assert result.error is not None
+        assert result.error.kind == "TypeError"
+
+    @pytest.mark.parametrize(
+        ("texts", "asked"),
+        [
+            ("{'a': 'x', 'b': 'y'}.values()", ["x", "y"]),
+            ("{'x': 1, 'y': 2}.keys()", ["x", "y"]),
+            ("str(n) for n in range(2)", ["0", "1"]),
+            ("(str(n) for n in range(2))", ["0", "1"]),
+            ("iter(['x', 'y'])", ["x", "y"]),
+            ("map(str, range(2))", ["0", "1"]),
+            ("reversed(['x', 'y'])", ["y", "x"]),
+        ],
+    )
+    def test_a_batch_takes_any_iterable_of_texts(self, texts: str, asked: list[str]) -> None:
+        (pause,), result = self.pauses(f"print(llm_batch({texts}))")
+        assert [call.prompt for call in pause.calls] == asked
+        assert result.stdout == f"{[text.upper() for text in asked]}\n"
+
     def test_a_recursive_subcall_says_so(self) -> None:
         (pause,), result = self.pauses("print(rlm_query('dig'))")
         assert pause.calls[0].recursive is True

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from effects.repls import _awaits
 from effects.repls._edits import Edits
 from effects.repls._monty_generators import bridge_generator
+from effects.repls._monty_plain import PLAIN, takes_data, takes_several, uncertain
 from effects.repls._monty_shims import BUILTINS, MODULE, MODULES, SHIMS
 
 LATER = "_rlm_later_"
@@ -82,7 +83,7 @@ def bridge(
     `asking` are the names of the functions that ask sub-models. `bound` are names that mean
     something of the code's own: what they stand for elsewhere is then not for us to know.
     """
-    work = _Bridges(edits, bound)
+    work = _Bridges(edits, bound, asking)
     work.visit(tree, _Place())
     if _awaits.may_await(edits.source):
         work.awaits(_awaits.awaited(tree), asking)
@@ -90,10 +91,11 @@ def bridge(
 
 
 class _Bridges:
-    def __init__(self, edits: Edits, bound: Collection[str]) -> None:
+    def __init__(self, edits: Edits, bound: Collection[str], asking: Collection[str]) -> None:
         self.done = Bridged()
         self._edits = edits
         self._bound = bound
+        self._asking = asking
         self._builtins = BUILTINS.difference(bound)
 
     def visit(self, node: ast.AST, place: _Place) -> None:
@@ -206,6 +208,9 @@ class _Bridges:
         return self._edits.end(node) == self._edits.end(call)
 
     def _call(self, call: ast.Call, place: _Place) -> None:
+        if takes_data(call, self._asking, self._bound):
+            for value in uncertain(call):
+                self._plain(value, call)
         match call:
             case ast.Call(func=ast.Name(id=name)) if name in self._bound:
                 pass
@@ -242,6 +247,13 @@ class _Bridges:
                 self._namespace(call, name, place)
             case _:
                 pass
+
+    def _plain(self, value: ast.expr, call: ast.Call) -> None:
+        """Have an argument looked at on its way to the host."""
+        start, end = self._edits.start(value), self._edits.end(value)
+        if isinstance(value, ast.GeneratorExp) and self._is_bare(value, call):
+            start, end = start + 1, end - 1
+        self._edits.wrap(start, end, f"{PLAIN}(", ", True)" if takes_several(call) else ")")
 
     def _may_suspend(self, function: ast.expr) -> bool:
         """Whether calling a function may ask the host, which callbacks of builtins can't."""

@@ -22,6 +22,7 @@ from pydantic_monty import (
     MontySyntaxError,
 )
 
+from effects.repls import _monty_plain
 from effects.repls._functions import show_vars
 from effects.repls._monty_calls import ERRORS, VALUES, Calls, Given, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell
@@ -52,6 +53,7 @@ def {READ}(value, most):
     text = f"{{value!s}}"
     return (text if len(text) <= most else None, len(text), value is None)
 {PRELUDE}
+{_monty_plain.SOURCE}
 {ERRORS}"""
 _SHIMS = "\n".join(shim.source for shim in SHIMS.values())
 _TIMEOUT = "the cell computed for more than {:g} seconds and was stopped"
