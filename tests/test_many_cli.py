@@ -22,7 +22,7 @@ from effects.many.rows import JobResult
 from effects.result import RunUsage
 from effects.view.many import ManyBar
 from rlm_fsm import SqliteLog, fold, runs
-from rlm_fsm.event import CodeExecuted, EffectStarted, ModelReplied, RunStarted
+from rlm_fsm.event import CodeExecuted, EffectStarted, ModelReplied
 from rlm_fsm.ids import ROOT, CallId, RunId
 from rlm_fsm.values import Usage
 
