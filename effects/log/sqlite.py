@@ -18,7 +18,8 @@ Rules:
    locks that may be deleted while no run is worked on.
 6. A fork shares rows with its parent: its first own event bears the hash of the last shared one.
    Its row and its first own events are one transaction.
-7. Snapshots of sessions are a cache beside the history (see `snapshots`): no event depends on
+7. The journal is given room once it is used often (see `journal`), for speed alone.
+8. Snapshots of sessions are a cache beside the history (see `snapshots`): no event depends on
    them, and what is wrong with one is no damage of a run.
 """
 
@@ -29,7 +30,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from effects.log import answers, inserting, snapshots
+from effects.log import answers, inserting, journal, snapshots
 from effects.log.base import Lease, Logged, RunInfo, Snapshot
 from effects.log.chain import GENESIS
 from effects.log.checking import RunCheck, check_run
@@ -86,6 +87,9 @@ class SqliteLog:
             self._heads.close()
             raise
         self._cursor = self._connection.cursor()
+        self._grows = durability == "disk" and self._path != MEMORY
+        """Whether a commit waits for its file to grow."""
+        self._appends = 0
         self._locks = RunLocks(locks_path(self._path))
         self._led: dict[RunId, int] = {}
         """The runs that this object leads, with the generation that it leads them in."""
@@ -108,7 +112,10 @@ class SqliteLog:
         encoded = [encode(event) for event in events]
         at = _now()
         blobs = self._new_blobs(encoded)
+        self._appends += 1
         with self._writing():
+            if self._appends == journal.AFTER_APPENDS and self._grows:
+                journal.make_room(self._path)
             slot, head = self._expect(run_id, expected_seq)
             if expected_seq == 0:
                 slot = self._begin(slot, head, events[0], at)
