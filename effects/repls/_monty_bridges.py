@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from effects.repls import _awaits
 from effects.repls._edits import Edits
 from effects.repls._monty_generators import bridge_generator
-from effects.repls._monty_plain import PLAIN, takes_data, takes_several, uncertain
+from effects.repls._monty_plain import check_arguments, takes_data
 from effects.repls._monty_shims import BUILTINS, MODULE, MODULES, SHIMS
 
 LATER = "_rlm_later_"
@@ -209,8 +209,7 @@ class _Bridges:
 
     def _call(self, call: ast.Call, place: _Place) -> None:
         if takes_data(call, self._asking, self._bound):
-            for value in uncertain(call):
-                self._plain(value, call)
+            check_arguments(call, self._edits)
         match call:
             case ast.Call(func=ast.Name(id=name)) if name in self._bound:
                 pass
@@ -247,13 +246,6 @@ class _Bridges:
                 self._namespace(call, name, place)
             case _:
                 pass
-
-    def _plain(self, value: ast.expr, call: ast.Call) -> None:
-        """Have an argument looked at on its way to the host."""
-        start, end = self._edits.start(value), self._edits.end(value)
-        if isinstance(value, ast.GeneratorExp) and self._is_bare(value, call):
-            start, end = start + 1, end - 1
-        self._edits.wrap(start, end, f"{PLAIN}(", ", True)" if takes_several(call) else ")")
 
     def _may_suspend(self, function: ast.expr) -> bool:
         """Whether calling a function may ask the host, which callbacks of builtins can't."""

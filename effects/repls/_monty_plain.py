@@ -12,6 +12,8 @@ name, or by ``map``, isn't seen by the bridges.
 import ast
 from collections.abc import Collection
 
+from effects.repls._edits import Edits
+
 PLAIN = "_rlm_plain"
 """The function's name."""
 TAKERS = frozenset({"peek", "tail", "extract_after", "pick_first_answer"})
@@ -62,14 +64,16 @@ def takes_data(call: ast.Call, asking: Collection[str], bound: Collection[str]) 
             return False
 
 
-def takes_several(call: ast.Call) -> bool:
-    """Whether such a function takes an iterable of texts."""
+def check_arguments(call: ast.Call, edits: Edits) -> None:
+    """Have the arguments of such a call looked at, but for those that can only be plain data, and
+    for a schema, which may be a type."""
     name = call.func.id if isinstance(call.func, ast.Name) else ""
-    return any(part in name for part in _SEVERAL)
-
-
-def uncertain(call: ast.Call) -> list[ast.expr]:
-    """The arguments that may be something else than plain data. A schema may be a type."""
+    several = any(part in name for part in _SEVERAL)
     named = [word.value for word in call.keywords if word.arg and word.arg != "schema"]
-    given = [*call.args, *named]
-    return [value for value in given if not isinstance(value, (*_CERTAIN, ast.Starred))]
+    for value in (*call.args, *named):
+        if isinstance(value, (*_CERTAIN, ast.Starred)):
+            continue
+        start, end = edits.start(value), edits.end(value)
+        if isinstance(value, ast.GeneratorExp) and end == edits.end(call):
+            start, end = start + 1, end - 1  # its parentheses are those of the call
+        edits.wrap(start, end, f"{PLAIN}(", ", True)" if several else ")")
