@@ -140,7 +140,7 @@ def pump(state: RunState) -> Step:
             state, effects = start(state, call, queue=rest, takes=takes)
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
-            state, effects = deliver(state, call.call_id, limit_outcome(exceeded))
+            state, effects = _delivered(state, call.call_id, limit_outcome(exceeded))
         elif call.purpose == "compaction":
             state = evolve(state, queue=rest)
             effects = (Record(event=no_summary(call, no_room(exceeded))),)
@@ -208,6 +208,13 @@ def deliver(state: RunState, call_id: CallId, outcome: Outcome, *, free: bool = 
     answered, and it doesn't count as a subcall."""
     if free:
         state = evolve(state, spent=uncounted(state.options.policy, state.spent))
+    after, effects = _delivered(state, call_id, outcome)
+    return (after, effects) if after.queue is state.queue else then_pump((after, effects))
+
+
+def _delivered(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
+    """`deliver`, but for letting out the call that waited for this one: it is queued. (`pump`
+    refuses long rows of them, and must not call itself for each.)"""
     frame = state.frames[frame_of(call_id)]
     pause = frame.pause
     assert pause is not None, "only a waiting frame has calls to be answered"
@@ -221,7 +228,7 @@ def deliver(state: RunState, call_id: CallId, outcome: Outcome, *, free: bool = 
         waiting = evolve(waiting, typed=pause.typed.remove(call_id))
     state = put(state, evolve(frame, pause=waiting))
     if pause.backlog:
-        return enqueue(state, pause.backlog[:1])
+        state = evolve(state, queue=state.queue.extend(pause.backlog[:1]))
     return state, ()
 
 

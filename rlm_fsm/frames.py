@@ -106,14 +106,14 @@ def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     if frame.turns == 0 or reached.limit in ("max_cost_usd", "max_seconds"):
         return end_limited(state, frame, reached)
     last = closing_message(state.options.profile, reached.limit)
-    frame = evolve(
+    closing = evolve(
         frame,
         phase=Phase.CLOSING,
         limit=reached.limit,
         lost_turns=frame.lost_turns + 1,
         news=f"{frame.news}\n\n{last}".lstrip(),
     )
-    told, call = _turn(frame, state.options, "closing")
+    told, call = _turn(closing, state.options, "closing")
     if breach(state, call) is not None:
         return end_limited(state, frame, reached)
     if takes_a_place(call):
@@ -127,6 +127,12 @@ def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:
         return finish(state, frame, frame.best, status="partial", limit=reached.limit)
     allowed = Breach(limit=reached.limit, allowed=reached.allowed, used=reached.used)
     return end_child(state, frame, Outcome("limit", f"the sub-run reached its limit {allowed}"))
+
+
+def end_closing(state: RunState, frame: Frame, failure: str = "") -> Step:
+    """End a sub-run whose last turn gave no answer: what it printed could be taken for one."""
+    told = f"the sub-run reached its limit {frame.limit} and gave no answer"
+    return end_child(state, frame, Outcome("error", failure) if failure else Outcome("limit", told))
 
 
 def answer(state: RunState, frame: Frame, text: str, value: str | None = None) -> Step:
@@ -173,7 +179,8 @@ def end_child(state: RunState, frame: Frame, outcome: Outcome) -> Step:
 
 def retry(state: RunState, frame: Frame) -> Step:
     """Ask again what a call that failed asked: the same messages, a turn of a new name."""
-    frame = evolve(frame, phase=Phase.ASKING, turns=frame.turns + 1, max_steps=frame.max_steps + 1)
+    turns, lost = frame.turns + 1, frame.lost_turns + 1
+    frame = evolve(frame, phase=Phase.ASKING, turns=turns, lost_turns=lost)
     call = _call(frame, state.options, "turn")
     beyond = breach(state, call)
     if beyond is not None:
@@ -188,14 +195,15 @@ def run_effect(state: RunState, frame: Frame) -> RunCode | ResumeCode:
     assert cell is not None, "a running frame has a cell"
     if cell.outcomes is not None:
         return ResumeCode(frame=frame.id, call_id=cell.id, outcomes=cell.outcomes)
-    wanted = watched(state.options) if frame.stalled else state.options.auto_finalize_var
-    watch = (wanted,) if wanted else ()
+    name = state.options.auto_finalize_var
+    watch = watched(state.options) if frame.stalled else (name,) if name else ()
     return RunCode(frame=frame.id, call_id=cell.id, code=cell.code, watch=watch)
 
 
-def watched(options: Options) -> str:
-    """The variable in which fallback code leaves its answer."""
-    return options.auto_finalize_var or "answer"
+def watched(options: Options) -> tuple[str, ...]:
+    """The variables in which fallback code leaves its answer: the first one that has a value."""
+    name = options.auto_finalize_var
+    return (name, "answer") if name and name != "answer" else ("answer",)
 
 
 def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable | CheckAnswer, ...]:

@@ -111,7 +111,8 @@ def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) 
     taken = stalls.tripped(state, frame, event)
     if taken is not None:
         return taken
-    counts = event.guard not in guards.NOT_OF_REPLIES
+    # A turn whose code has run was no invalid reply, whatever became of its answer.
+    counts = event.guard not in guards.NOT_OF_REPLIES and not frame.news
     words = state.options.profile
     told = refusal_message(words, event.reason, frame.turns_used, frame.max_steps)
     news = f"{frame.news}\n\n{told}".lstrip()
@@ -123,7 +124,7 @@ def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) 
         last = " ".join(event.reason.split())
         error = f"gave up: no answer fitted its type, {frame.misfits} tried; the last: {last}"
         return stalls.give_up(state, frame, "output_retries", error)
-    return frames.ask(state, frame)
+    return stalls.pressed(state, frame) or frames.ask(state, frame)
 
 
 def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) -> Step:
@@ -180,7 +181,9 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
         return stalls.end_turn(state, frame, watched, raised=True)
     if event.final is not None:
         return verdicts.given(state, frame, event.final)
-    if watched and frame.id == ROOT and guards.value_refusal(frame, options, watched) is None:
+    has_value = watched and frame.id == ROOT and not guards.value_refusal(frame, options, watched)
+    # What a guard asks for may be in the blocks that are still to run.
+    if has_value and not (frame.todo and guards.refusal(frame, options, "text")):
         return verdicts.conclude(state, frame, TextAnswer(watched), "text")
     if frame.todo:
         return verdicts.run_next(state, frame, frame.todo)
@@ -252,7 +255,8 @@ def on_closing_limit_reached(state: RunState, frame: Frame, event: LimitReached)
 
 
 def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied) -> Step:
-    """The reply is the answer: its FINAL, its variable, or its text. Code is not run."""
+    """The reply is the answer: its FINAL, its variable, or its text. Code is not run, and is no
+    answer where there is a better one, nor that of a sub-run."""
     state, _ = calls.ended(state, event)
     frame = history.append(frame, _said(event, state.options.profile))
     parsed = parse(event.text, state.options.profile, event.finish_reason)
@@ -263,25 +267,36 @@ def on_closing_model_replied(state: RunState, frame: Frame, event: ModelReplied)
         case VariableAnswer(name):
             return calls.then_pump(verdicts.read_variable(state, frame, name))
         case None:
-            best = frame.best if reply else ""
-            return calls.then_pump(verdicts.answered(state, frame, best or visible(event.text)))
+            text = visible(event.text)
+            if text.strip() and "```" not in text:
+                return calls.then_pump(verdicts.answered(state, frame, text))
+            if frame.id == ROOT:
+                return calls.then_pump(verdicts.answered(state, frame, frame.best or text))
+            return calls.then_pump(frames.end_closing(state, frame))
 
 
 def on_closing_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
-    """The frame ends with the best answer that it has."""
+    """The root ends with the best answer that it has; the call of a sub-run fails."""
     state, _ = calls.ended(state, event)
-    return calls.then_pump(verdicts.answered(state, frame, frame.best))
+    if frame.id == ROOT:
+        return calls.then_pump(verdicts.answered(state, frame, frame.best))
+    return calls.then_pump(frames.end_closing(state, frame, _failure(event)))
 
 
 def on_closing_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
-    """The value is the answer; a missing variable leaves the best one so far."""
-    text = frame.best if event.text is None else event.text
-    return verdicts.answered(state, evolve(frame, reading=None), text)
+    """The value is the answer; a missing variable leaves the root's best one so far."""
+    frame = evolve(frame, reading=None)
+    if event.text is None and frame.id != ROOT:
+        return frames.end_closing(state, frame)
+    return verdicts.answered(state, frame, frame.best if event.text is None else event.text)
 
 
-def on_closing_repl_failed(state: RunState, frame: Frame, _: ReplFailed) -> Step:
-    """The frame ends with the best answer that it has."""
-    return verdicts.answered(state, evolve(frame, reading=None), frame.best)
+def on_closing_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
+    """The root ends with the best answer that it has; the call of a sub-run fails."""
+    frame = evolve(frame, reading=None)
+    if frame.id == ROOT:
+        return verdicts.answered(state, frame, frame.best)
+    return frames.end_closing(state, frame, event.message)
 
 
 # -- what handlers share --------------------------------------------------------------------------

@@ -61,6 +61,20 @@ def end_turn(state: RunState, frame: Frame, value: str, *, raised: bool) -> Step
     return refuse(state, with_notice(frame), refused)
 
 
+def pressed(state: RunState, frame: Frame) -> Step | None:
+    """Derive the guard on steps that presses after a reply that was refused; None when none does.
+    What is told of the refusal stays to be told."""
+    if frame.id != ROOT or state.options.rules < 2:
+        return None
+    # A value that was refused is one: what lacks is another.
+    found = guards.pressing(frame, state.options, frame.refused_value)
+    if found is None:
+        return None
+    frame = evolve(frame, pressed=(*frame.pressed, found.guard))
+    event = GuardTripped(frame=frame.id, guard=found.guard, reason=found.reason)
+    return put(state, frame), (Record(event=event),)
+
+
 def give_up(state: RunState, frame: Frame, guard: str, error: str) -> Step:
     """Derive that the frame gives up; its news is what a resumed run is told."""
     if state.options.rules < 2:
@@ -92,7 +106,8 @@ def fall_back(state: RunState, frame: Frame, reason: str, *, goes_on: bool) -> S
 def fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
     """The fallback code has run: its answer is the run's, guards or not; without one it fails, or
     goes on when only a guard pressed. A value that was refused before is no answer of the code."""
-    text = event.final.text if event.final else event.watched.get(frames.watched(state.options), "")
+    left = (event.watched.get(name, "") for name in frames.watched(state.options))
+    text = event.final.text if event.final else next(filter(str.strip, left), "")
     if text_hash(text) == frame.refused_value and event.final is None:
         text = ""
     if event.error is None and text.strip():

@@ -51,7 +51,8 @@ def {ECHO}(value):
         print(f"{{value!r}}")
 def {READ}(value, most):
     text = f"{{value!s}}"
-    return (text if len(text) <= most else None, len(text), value is None)
+    empty = isinstance(value, (list, dict, tuple, set, frozenset)) and not value
+    return (text if len(text) <= most else None, len(text), value is None or empty)
 {PRELUDE}
 {_monty_plain.SOURCE}
 {ERRORS}"""
@@ -295,8 +296,8 @@ class Session:
                 error = error or problem
                 variables, more = self._ends.variables(hidden, told)
             for name in () if self.is_lost else self._watch:
-                text, _, is_none = self._value(name, watched=True)
-                if text is not None and text.strip() and not is_none:
+                text, _, is_nothing = self._value(name, watched=True)
+                if text is not None and text.strip() and not is_nothing:
                     watched[name] = text
         except (MontyError, RuntimeError) as failure:
             error = error or self._judge(failure)
@@ -370,10 +371,10 @@ class Session:
             return None, f"{name} can't be shown: {error.kind}: {error.message}", False
         if found is None:
             return None, None, False
-        text, chars, is_none = found
+        text, chars, is_nothing = found
         if text is None:
             return None, _TOO_LONG.format(name, chars, most), False
-        return text, None, is_none
+        return text, None, is_nothing
 
     def _is_answer_there(self, watched: bool) -> bool:
         """Whether ``answer`` may be read: a dict of the protocol only when it has content, and
