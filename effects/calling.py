@@ -50,8 +50,14 @@ async def call_model(
         return _failed(effect, error.kind, str(error), error.status, elapsed())
     except TimeoutError as error:
         return _failed(effect, "timeout", str(error) or "timed out", None, elapsed())
-    except Exception as error:  # an adapter of the user's may raise anything
-        return _failed(effect, "adapter", f"{type(error).__name__}: {error}", None, elapsed())
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # it is the run that is cancelled, and not something of the adapter's own
+        message = "CancelledError: something that the adapter waited for was cancelled"
+        return _failed(effect, "adapter", message, None, elapsed())
+    except (Exception, SystemExit) as error:  # an adapter of the user's may raise anything
+        return _failed(effect, "adapter", told(error), None, elapsed())
     checked = _checked(response)
     if isinstance(checked, str):
         message = f"{type(adapter).__name__} {checked}"
@@ -59,6 +65,15 @@ async def call_model(
     reported = _cost((checked.meta or {}).get("cost_usd"))
     cost_usd = cost_of(effect.adapter, checked) if reported is None else reported
     return _replied(effect, checked, messages, elapsed(), cost_usd)
+
+
+def told(error: BaseException) -> str:
+    """An exception of code that isn't ours: its type and, where it can be had, its message."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message can't be had: str() of it failed)"
+    return f"{type(error).__name__}: {message}"
 
 
 def unknown_adapter(effect: CallModel, known: Iterable[str], clock_s: float) -> ModelFailed:

@@ -654,3 +654,24 @@ def test_an_rlm_can_be_passed_with_its_options(tmp_path: Path):
     assert isinstance(started, RunStarted)
     assert started.options.max_tokens == 77
     assert any(isinstance(e, ModelReplied) for e in events(tmp_path / "log", done[0].run_id))
+
+
+def test_a_share_is_enough_for_the_first_call_of_a_run(tmp_path: Path):
+    """The estimate is that of the machine: what it tells of tools, and its own words, included."""
+
+    def look(x: int) -> int:
+        return x
+
+    look.__doc__ = "words " * 400
+    adapter = FakeAdapter()
+    adapter.add_rule("", "FINAL: x", regex=True)
+    jobs = [Job(f"question {number}", "text", id=f"j{number}") for number in range(8)]
+    result = run_many(
+        jobs,
+        adapter=adapter,
+        log=tmp_path / "log.sqlite",
+        budget=Budget(max_total_tokens=4_000),
+        tools=[look],
+    )
+    for row in result:
+        assert row.status in ("finished", "not_started"), row

@@ -536,3 +536,52 @@ def test_a_run_error_is_one_tree():
 
 def test_two_contexts_of_equal_text_have_equal_digests():
     assert Context.from_text("a").digest() == Context.from_text("a").digest()
+
+
+class _Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no message")
+
+
+@pytest.mark.parametrize("failure", [asyncio.CancelledError(), SystemExit(1), _Unspeakable()])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_whatever_an_adapter_raises_is_an_error_of_its_call(
+    log: Path, failure: BaseException, is_async: bool
+):
+    """Also what ends programs elsewhere: nobody has cancelled this run."""
+
+    class Sync:
+        def complete(self, messages: Any, **_: Any) -> ModelResponse:
+            raise failure
+
+    class Async:
+        async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+            raise failure
+
+    if not is_async and isinstance(failure, SystemExit):
+        pytest.skip("an executor's thread hands it on as any exception: the other case shows it")
+    cell = (
+        "```python\ntry:\n    llm_batch(['a', 'b', 'c'])\n"
+        "except SubcallError as error:\n    seen = str(error)\n```"
+    )
+    adapter = FakeAdapter(script=[cell, "FINAL_VAR: seen"])
+    sub = Async() if is_async else Sync()
+    result = run("q", TEXT, adapter=adapter, subcall_adapter=sub, log=log)
+    assert type(failure).__name__ in result.output
+    assert result.usage.model_calls == 5
+
+
+def test_what_a_tool_raises_has_a_message_that_can_be_read(log: Path):
+    def silent() -> str:
+        raise _Unspeakable
+
+    def endless() -> str:
+        raise ValueError("y" * 1_000_000)
+
+    cell = (
+        "```python\nseen = []\nfor call in (silent, endless):\n    try:\n        call()\n"
+        "    except ToolError as error:\n        seen.append(len(str(error)) < 20_000)\n```"
+    )
+    adapter = FakeAdapter(script=[cell, "FINAL_VAR: seen"])
+    result = run("q", TEXT, adapter=adapter, tools=[silent, endless], log=log)
+    assert result.output == "[True, True]"

@@ -28,14 +28,16 @@ from effects.replaying import folded
 from effects.repls._pool import POOL
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
+from rlm_fsm.effect import CallModel
 from rlm_fsm.errors import ModelAuthError, RLMError, RunBusy
-from rlm_fsm.event import OnUncertain
+from rlm_fsm.event import OnUncertain, RunStarted
+from rlm_fsm.fold import advance
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, estimate
 from rlm_fsm.price import NANO_USD
-from rlm_fsm.state import RunState
-from rlm_fsm.values import estimate_tokens
+from rlm_fsm.state import INITIAL, RunState
+from rlm_fsm.values import ContextInfo, estimate_tokens
 
 _logger = logging.getLogger("rlm_fsm")
 
@@ -280,11 +282,20 @@ class Batch:
         self.emit(row)
 
     def _first_call(self, job: CheckedJob) -> Used:
-        """The estimate of a run's first call."""
+        """The estimate of a run's first call: of what the machine itself would ask."""
         options, price = self.options, self.options.price_of("root")
-        chars = len(options.root_system) + len(options.system_prompt_supplement) + len(job.query)
+        unlimited = replace(options, policy=Policy(max_total_tokens=None))
+        started = RunStarted(query=job.query, context=_SOME_CONTEXT, options=unlimited)
+        effects = advance(INITIAL, [started]).effects
+        asked = next(effect for effect in effects if isinstance(effect, CallModel))
+        chars = asked.prompt.chars + _MORE_CHARS
         nusd = price.price.estimate_nusd(estimate_tokens(chars), options.max_tokens) if price else 0
         return Used(tokens=estimate(chars, options.max_tokens), cost_usd=nusd / NANO_USD)
+
+
+_SOME_CONTEXT = ContextInfo(kind="string", chars=10**9, documents=1, digest="", source="")
+_MORE_CHARS = 400
+"""What a run's own context and limits may add to what is told of them."""
 
 
 def _is_missing(state: RunState, policy: Policy) -> bool:

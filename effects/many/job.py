@@ -240,7 +240,7 @@ def _checked(job: Job, opener: _Opener) -> CheckedJob:
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata is a mapping, not {_kind(metadata)}")
     try:
-        kept = json.loads(json.dumps({**job.metadata}))
+        kept = json.loads(json.dumps({**job.metadata}, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise UsageError(f"metadata can't be kept as JSON: {error}") from None
     opens, digest = opener.open(job.context)

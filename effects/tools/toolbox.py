@@ -28,6 +28,9 @@ from rlm_fsm.effect import AskApproval, CallTool
 from rlm_fsm.event import ApprovalGiven, ApprovalPostponed, ToolFailed, ToolReturned
 from rlm_fsm.ids import CallId, RunId
 
+MESSAGE_CHARS = 10_000
+"""Longest message of a failed call that code is given."""
+
 _logger = logging.getLogger("rlm_fsm")
 
 
@@ -137,7 +140,10 @@ class Toolbox:
     async def _answer(self, ask: OnApproval, request: ApprovalRequest) -> Verdict:
         try:
             verdict = await _value(lambda: ask(request), is_async=_is_async(ask))
-        except Exception:
+        except (Exception, SystemExit, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # it is the run that is cancelled
             _logger.exception(
                 "on_approval failed for call %s of %s: it waits", request.call_id, request.tool
             )
@@ -228,7 +234,12 @@ def _is_async(fn: Any) -> bool:
 
 
 def _told(error: BaseException) -> str:
-    message = str(error)
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message can't be had: str() of it failed)"
+    if len(message) > MESSAGE_CHARS:
+        message = f"{message[:MESSAGE_CHARS]}... ({len(message):,} characters)"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
