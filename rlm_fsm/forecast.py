@@ -7,9 +7,9 @@ that nothing is paid for half of the answers.
 """
 
 import json
+from math import ceil
 from typing import Any, cast
 
-from rlm_fsm.options import Options
 from rlm_fsm.policy import breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
@@ -31,7 +31,7 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     prompt_tokens = estimate_tokens(chars + count * len(options.subcall_system))
     prompt_tokens += replies * most
     tokens = prompt_tokens + count * most
-    nusd = _nusd(options, call.model or "subcall", prompt_tokens, count * most)
+    nusd = _nusd(state, call.model or "subcall", prompt_tokens, count * most)
     exceeded = breach_by_subcalls(options.policy, state.spent, count) or breach_by_call(
         options.policy, state.spent, tokens, below_root=True, nusd=nusd or 0
     )
@@ -44,9 +44,13 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     return Outcome("text", json.dumps(told))
 
 
-def _nusd(options: Options, adapter: str, prompt_tokens: int, completion_tokens: int) -> int | None:
-    known = options.price_of(adapter)
-    return None if known is None else known.price.estimate_nusd(prompt_tokens, completion_tokens)
+def _nusd(state: RunState, adapter: str, prompt_tokens: int, completion_tokens: int) -> int | None:
+    """By the adapter's price, or else by the dearest token that it has charged so far."""
+    known = state.options.price_of(adapter)
+    if known is not None:
+        return known.price.estimate_nusd(prompt_tokens, completion_tokens)
+    rate = state.spent.rates.get(adapter)
+    return None if rate is None else ceil(rate * (prompt_tokens + completion_tokens) * NANO_USD)
 
 
 def _asked(prompt: str) -> tuple[int, int, int] | None:

@@ -675,3 +675,17 @@ def test_a_share_is_enough_for_the_first_call_of_a_run(tmp_path: Path):
     )
     for row in result:
         assert row.status in ("finished", "not_started"), row
+
+
+def test_a_run_that_the_budget_cut_short_was_begun_by_this_process_all_the_same(tmp_path: Path):
+    cell = "```python\nFINAL(llm_query('a' + P) + llm_query('b' + P))\n```"
+    adapter, sub = FakeAdapter(), FakeAdapter()
+    adapter.add_rule("", cell, regex=True)
+    sub.add_rule("", "ans", regex=True)
+    options = {"adapter": adapter, "subcall_adapter": sub, "log": tmp_path / "log.sqlite"}
+    jobs = [Job("q", f"text {number}") for number in range(6)]
+    first = run_many(jobs, name="b", budget=Budget(max_total_tokens=3_000), **options)
+    assert {row.origin for row in first} <= {"new", "none"}
+    again = run_many(jobs, name="b", budget=Budget(max_total_tokens=90_000), **options)
+    assert {row.status for row in again} == {"finished"}
+    assert "log" in {row.origin for row in again}

@@ -88,6 +88,8 @@ class Batch:
     _cut: dict[str, JobResult] = field(default_factory=dict[str, JobResult])
     """Jobs that the budget cut short, with the rows that they have until they go on."""
     _existing: set[RunId] = field(default_factory=set[RunId])
+    _begun: set[RunId] = field(default_factory=set[RunId])
+    """Those of them that this process has begun."""
     _active: int = 0
     _failures: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -198,10 +200,11 @@ class Batch:
     async def _run(self, job: CheckedJob, policy: Policy) -> JobResult:
         """Run a job to its end, whatever end it is."""
         run_id = job.run_id(self.name)
-        origin: Origin = "resumed" if run_id in self._existing else "new"
+        is_ours = run_id not in self._existing or run_id in self._begun
+        origin: Origin = "new" if is_ours else "resumed"
         error: Exception | None = None
         try:
-            if not await self._perform(job, run_id, policy):
+            if not await self._perform(job, run_id, policy) and not is_ours:
                 origin = "log"
         except Exception as failure:  # a user's adapter or session may raise anything
             error = failure
@@ -221,6 +224,7 @@ class Batch:
         context = await asyncio.to_thread(job.open)
         if run_id not in self._existing:
             self._existing.add(run_id)
+            self._begun.add(run_id)
             options = replace(self.options, policy=policy)
             await begin(parts, job.query, context, options, run_id)
             return True
