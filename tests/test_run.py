@@ -293,7 +293,7 @@ def test_an_adapter_that_returns_anything_is_told_what_it_must_return(log: Path)
     ("fields", "told"),
     [
         ({"usage": {"total_tokens": 3}}, "usage is dict, not Usage or None"),
-        ({"usage": Usage(1, "2", 3)}, "completion_tokens is '2', not a whole number"),  # type: ignore[arg-type]
+        ({"usage": Usage(1, "2", 3)}, "completion_tokens is '2', not a whole number"),
         ({"usage": Usage(1, -2, 3)}, "completion_tokens is -2, not a whole number"),
         ({"model_id": 3}, "model_id is int, not str or None"),
         ({"meta": [1]}, "meta is list, not a mapping or None"),

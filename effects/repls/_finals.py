@@ -80,6 +80,11 @@ def fresh_answer() -> dict[str, Any]:
     return {"content": "", "ready": False}
 
 
+def is_unset(value: object) -> bool:
+    """Whether a watched variable has no value yet: code often begins with an empty container."""
+    return value is None or (type(value) in (list, dict, tuple, set, frozenset) and not value)
+
+
 def is_protocol(value: object) -> bool:
     """Whether a value of ``answer`` is a dict of the protocol's form."""
     return isinstance(value, dict) and "content" in value and "ready" in value

@@ -18,6 +18,9 @@ _VARIABLES = "_rlm_variables"
 PRELUDE = f"""{_summaries.SOURCE}
 def _rlm_is_protocol(value):
     return isinstance(value, dict) and "content" in value and "ready" in value
+def _rlm_is_unset(value):
+    empty = isinstance(value, (list, dict, tuple, set, frozenset)) and not value
+    return value is None or empty
 def _rlm_told(names):
     found = {{}}
     for name, value in names.items():

@@ -51,8 +51,7 @@ def {ECHO}(value):
         print(f"{{value!r}}")
 def {READ}(value, most):
     text = f"{{value!s}}"
-    empty = isinstance(value, (list, dict, tuple, set, frozenset)) and not value
-    return (text if len(text) <= most else None, len(text), value is None or empty)
+    return (text if len(text) <= most else None, len(text), _rlm_is_unset(value))
 {PRELUDE}
 {_monty_plain.SOURCE}
 {ERRORS}"""

@@ -55,7 +55,6 @@ else:
 Exchange = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends a frame to the host and waits for its answer."""
 
-_CONTAINERS = (list, dict, tuple, set, frozenset)
 _NAMES_P = re.compile(r"\bP\b")
 _HEADROOM = 200
 """Levels of recursion for a host call: it must not break off between sending and receiving."""
@@ -166,13 +165,10 @@ class Session:
             print(repr(value))
 
     def _watched(self, names: list[str]) -> dict[str, str]:
-        """The watched variables with a value: not None, blank, empty, or impossible to show."""
+        """The watched variables with a value that can be shown, and isn't blank."""
         found = dict[str, str]()
         for name in names:
-            value = self._names.get(name)
-            if type(value) in _CONTAINERS and not value:
-                continue  # code often begins with an empty one
-            if value is not None and self._is_readable(name, watched=True):
+            if self._is_readable(name, watched=True) and not _finals.is_unset(self._names[name]):
                 text, _ = self._text_of(name, max(self._guard.left_s, _limits.TICK_S))
                 if text is not None and not text.isspace() and text:
                     found[name] = text
