@@ -5,7 +5,8 @@ Rules:
 1. A root turn starts at once. Every call below the root waits in one queue for the whole tree
    and starts when fewer than `max_concurrent_subcalls` are in flight. So concurrency is decided
    here, and replays the same way.
-2. A budget is checked when a call leaves the queue, against what was really spent until then.
+2. A budget is checked when a call is next to leave the queue: by the rules of `policy` it starts,
+   is refused, or waits for a bill, and those behind it wait too.
 3. A turn of an open sub-run goes before calls that would begin something new: sub-runs end
    before others start.
 4. A call that starts is announced: `Record(EffectStarted)`, then `CallModel`, in one commit with
@@ -13,12 +14,12 @@ Rules:
 5. Answers go back in the order of the calls, whatever the order in which they came.
 """
 
-import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from math import ceil
 
 from pyrsistent import PDeque
 
+from rlm_fsm.bills import NO_BILLS, Bills, Size, at_most, expected
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, CallTool, Effect, Record, ResumeCode
 from rlm_fsm.event import (
@@ -30,20 +31,20 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT, CallId, FrameId, first_of, frame_of
-from rlm_fsm.options import Options
 from rlm_fsm.policy import (
     Breach,
+    Need,
     Spent,
     breach_by_call,
-    estimate,
-    release_cost,
+    fits_beside,
+    release,
     reserve,
     settle,
     uncounted,
 )
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, Pause, Phase, RunState
-from rlm_fsm.values import Outcome, Usage, estimate_tokens
+from rlm_fsm.values import Outcome, Usage
 
 Step = tuple[RunState, tuple[Effect, ...]]
 """What a transition gives: the new state and what the world must do."""
@@ -59,25 +60,44 @@ def takes_a_place(call: CallModel) -> bool:
     return call.frame != ROOT or call.purpose == "subcall"
 
 
-class Need(NamedTuple):
-    """What a call is estimated to take."""
-
-    tokens: int
-    nusd: int
-    """Nano-dollars; 0 without a cost limit, or without any idea."""
-
-
 def need(state: RunState, call: CallModel) -> Need:
-    """What is to be set aside for a call."""
-    tokens = estimate(_chars(state, call), call.max_tokens)
-    return Need(tokens, _cost_nusd(state, call, tokens))
+    """What a call is expected to take."""
+    size = expected(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
+    keeps = _keeps_to_cost(state)
+    return Need(size.tokens, (known_nusd(state, call.adapter, size) or 0) if keeps else 0)
+
+
+def most(state: RunState, call: CallModel) -> Need:
+    """The most that a call may take, which is set aside for it."""
+    size = at_most(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
+    if not _keeps_to_cost(state):
+        return Need(size.tokens)
+    nusd = known_nusd(state, call.adapter, size)
+    return Need(size.tokens, _unknown_nusd(state, call.adapter, size) if nusd is None else nusd)
+
+
+def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:
+    """What tokens of an adapter cost, in nano-dollars: by its price, or else by the dearest token
+    that it has charged so far. None when neither is known."""
+    priced, usd = state.options.price_of(adapter), bills_of(state, adapter).dearest_usd
+    if priced is None and usd is None:
+        return None
+    return size.nusd(priced.price if priced else None, usd or 0.0)
+
+
+def bills_of(state: RunState, adapter: str) -> Bills:
+    """What the bills of an adapter have shown."""
+    return state.spent.bills.get(adapter, NO_BILLS)
 
 
 def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breach | None:
-    """The limit that the call would exceed, or None. `takes`: its `need`, where that is known."""
-    below, takes = takes_a_place(call), takes or need(state, call)
-    policy, spent = state.options.policy, state.spent
-    return breach_by_call(policy, spent, takes.tokens, below_root=below, nusd=takes.nusd)
+    """The limit that the call would exceed, or None. `takes`: another estimate than its `need`."""
+    return breach_by_call(
+        state.options.policy,
+        state.spent,
+        takes or need(state, call),
+        below_root=takes_a_place(call),
+    )
 
 
 def start(
@@ -87,16 +107,15 @@ def start(
     queue: PDeque[CallModel] | None = None,
     takes: Need | None = None,
 ) -> Step:
-    """Let a call out: reserve its estimate, announce it, make it. `frame` and `queue` are put in
-    the same copy of the state. `takes`: as in `breach`."""
-    below, takes = takes_a_place(call), takes or need(state, call)
+    """Let a call out: reserve what it may take, announce it, make it. `frame` and `queue` are put
+    in the same copy of the state. `takes`: its `most`, where that is known."""
+    below = takes_a_place(call)
     spent = reserve(
         state.spent,
-        takes.tokens,
+        call.call_id,
+        takes or most(state, call),
         below_root=below,
         steps=call.purpose == "turn" and not below,
-        call_id=call.call_id,
-        nusd=takes.nusd,
     )
     state = evolve(
         state,
@@ -127,15 +146,18 @@ def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False)
 
 
 def pump(state: RunState) -> Step:
-    """Let calls out of the queue while there is a place. A call beyond a limit is answered."""
+    """Let calls out of the queue while there is a place. A call beyond a limit is answered; where
+    it might only get beyond one, with those in flight, it waits."""
     window = state.options.max_concurrent_subcalls
     if not state.queue or state.in_flight >= window:
         return state, ()
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
         call, rest = state.queue.left, state.queue.popleft()
-        takes = need(state, call)
-        exceeded = breach(state, call, takes)
+        takes = most(state, call)
+        if state.in_flight and not fits_beside(state.options.policy, state.spent, takes):
+            break
+        exceeded = breach(state, call)
         if exceeded is None:
             state, effects = start(state, call, queue=rest, takes=takes)
         elif call.purpose == "subcall":
@@ -170,32 +192,34 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
     call = state.calls[event.call_id]
     replied = event if isinstance(event, ModelReplied) else None
     takes = takes_a_place(call)
+    is_unknown = replied is not None and replied.cost_usd is None and not replied.cache_hit
     spent = settle(
         state.spent,
-        _tokens(state, call),
+        call.call_id,
         below_root=takes,
         usage=replied.usage if replied else Usage(),
         cost_usd=replied.cost_usd if replied else None,
         seconds=event.clock_s,
-        unpriced=replied is not None and replied.cost_usd is None and not replied.cache_hit,
+        unpriced=is_unknown,
         cache_hit=replied is not None and replied.cache_hit,
     )
-    estimates = spent.estimates_nusd
-    if _keeps_to_cost(state.options) or (estimates and call.call_id in estimates):
-        spent = _settle_cost(state.options, spent, call, replied)
+    if is_unknown and _keeps_to_cost(state):
+        spent = evolve(spent, unknown_nusd=spent.unknown_nusd + need(state, call).nusd)
+    if replied is not None and not replied.cache_hit:
+        spent = _learned(state, spent, call, replied)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
 
 def reserved_anew(state: RunState) -> RunState:
-    """The state with the estimates of its calls in flight under the options that now hold."""
-    if state.options.rules < 2 or not state.calls:
-        return state
-    calls = state.calls.values()
-    below = sum(_tokens(state, call) for call in calls if takes_a_place(call))
-    tokens = below + sum(_tokens(state, call) for call in calls if not takes_a_place(call))
-    spent = evolve(state.spent, reserved_tokens=tokens, reserved_subcall_tokens=below)
-    return evolve(state, spent=spent)
+    """The state with the reservations of its calls in flight under the options that now hold."""
+    spent = state.spent
+    for name in sorted(state.calls):
+        call = state.calls[name]
+        below = takes_a_place(call)
+        takes = most(evolve(state, spent=spent), call)
+        spent = reserve(release(spent, name, below_root=below), name, takes, below_root=below)
+    return state if spent is state.spent else evolve(state, spent=spent)
 
 
 def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
@@ -279,43 +303,29 @@ def _intent(call: CallModel | CallTool) -> EffectStarted:
     )
 
 
-def _tokens(state: RunState, call: CallModel) -> int:
-    """The estimate that is reserved for a call."""
-    return estimate(_chars(state, call), call.max_tokens)
-
-
 def _chars(state: RunState, call: CallModel) -> int:
     if call.purpose == "subcall":
         return call.prompt.chars + len(state.options.subcall_system)
     return call.prompt.chars
 
 
-def _keeps_to_cost(options: Options) -> bool:
-    return options.policy.max_cost_usd is not None and options.rules >= 2
+def _keeps_to_cost(state: RunState) -> bool:
+    return state.options.policy.max_cost_usd is not None and state.options.rules >= 2
 
 
-def _cost_nusd(state: RunState, call: CallModel, tokens: int) -> int:
-    if not _keeps_to_cost(state.options):
-        return 0
-    known = state.options.price_of(call.adapter)
-    if known is not None:
-        prompt_tokens = estimate_tokens(_chars(state, call))
-        return known.price.estimate_nusd(prompt_tokens, call.max_tokens)
-    rate = state.spent.rates.get(call.adapter, 0.0)
-    return math.ceil(rate * tokens * NANO_USD)
+def _learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplied) -> Spent:
+    """What was spent, with what the bill of a call has shown."""
+    bills = bills_of(state, call.adapter).with_one(
+        _chars(state, call), call.max_tokens, replied.usage, replied.cost_usd
+    )
+    return evolve(spent, bills=spent.bills.set(call.adapter, bills))
 
 
-def _settle_cost(
-    options: Options, spent: Spent, call: CallModel, replied: ModelReplied | None
-) -> Spent:
-    """Give back what was set aside, unless a reply's cost is unknown; note what a token cost."""
-    unknown = replied is not None and replied.cost_usd is None and not replied.cache_hit
-    spent = release_cost(spent, call.call_id, keep=unknown)
-    if replied is None or not replied.cost_usd or not replied.usage.total_tokens:
-        return spent
-    if options.price_of(call.adapter) is not None:
-        return spent
-    rate = replied.cost_usd / replied.usage.total_tokens
-    if rate <= spent.rates.get(call.adapter, 0.0):
-        return spent
-    return evolve(spent, rates=spent.rates.set(call.adapter, rate))
+def _unknown_nusd(state: RunState, adapter: str, size: Size) -> int:
+    """What tokens of an adapter may cost that hasn't told any cost: as much as those of the dearest
+    of the others, or all that is allowed. When its bills have told none, they won't: 0."""
+    others = [bills.dearest_usd for bills in state.spent.bills.values() if bills.dearest_usd]
+    if others:
+        return size.nusd(None, max(others))
+    allowed = state.options.policy.max_cost_usd or 0.0
+    return 0 if adapter in state.spent.bills else ceil(allowed * NANO_USD)

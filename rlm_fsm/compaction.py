@@ -17,7 +17,17 @@ Rules:
 """
 
 from rlm_fsm import history
-from rlm_fsm.calls import Step, breach, enqueue, no_room, no_summary, put, start, takes_a_place
+from rlm_fsm.calls import (
+    Step,
+    breach,
+    enqueue,
+    need,
+    no_room,
+    no_summary,
+    put,
+    start,
+    takes_a_place,
+)
 from rlm_fsm.effect import CallModel, Record
 from rlm_fsm.event import HistoryCompacted
 from rlm_fsm.evolve import evolve
@@ -77,7 +87,8 @@ def begin(state: RunState, frame: Frame, turn: CallModel, *, before: Frame) -> S
         max_tokens=state.options.compaction_max_tokens,
         adapter=frame.adapter,
     )
-    beyond = breach(state, call) or breach(start(state, call)[0], turn)
+    takes = need(state, call)
+    beyond = breach(state, call, takes) or breach(state, turn, takes.plus(need(state, turn)))
     if beyond is not None:
         whole = history.skipping(frame, before.skipped, before.summary)
         return failed(put(state, whole), call, no_room(beyond))

@@ -1,19 +1,20 @@
 """What many subcalls would take, before the first one: a host call of kind ``forecast``.
 
 Code names the calls that it is about to make by number and size; the state knows prices, limits and
-what was spent. The estimate is the one that is set aside when calls start, for all of them
-together: every reply as long as it may be. What doesn't fit into what is left is a ``limit``, so
+what was spent. The estimate is what the calls are expected to take (`bills`), all of them together:
+every reply as long as it may be. What doesn't fit into what is left is a ``limit``, so
 that nothing is paid for half of the answers.
 """
 
 import json
-from math import ceil
 from typing import Any, cast
 
-from rlm_fsm.policy import breach_by_call, breach_by_subcalls
+from rlm_fsm.bills import Size, expected
+from rlm_fsm.calls import bills_of, known_nusd
+from rlm_fsm.policy import Need, breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
-from rlm_fsm.values import HostCall, Outcome, estimate_tokens
+from rlm_fsm.values import HostCall, Outcome
 
 
 def forecast(state: RunState, call: HostCall) -> Outcome:
@@ -28,29 +29,21 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     count, chars, replies = asked
     options = state.options
     most = call.max_tokens or options.subcall_max_tokens
-    prompt_tokens = estimate_tokens(chars + count * len(options.subcall_system))
-    prompt_tokens += replies * most
-    tokens = prompt_tokens + count * most
-    nusd = _nusd(state, call.model or "subcall", prompt_tokens, count * most)
+    adapter = call.model or "subcall"
+    told = expected(
+        bills_of(state, adapter), chars + count * len(options.subcall_system), count * most
+    )
+    size = Size(told.prompt + replies * most, told.completion)
+    tokens, nusd = size.tokens, known_nusd(state, adapter, size)
     exceeded = breach_by_subcalls(options.policy, state.spent, count) or breach_by_call(
-        options.policy, state.spent, tokens, below_root=True, nusd=nusd or 0
+        options.policy, state.spent, Need(tokens, nusd or 0), below_root=True
     )
     if exceeded is not None:
         cost = "" if nusd is None else f", ${nusd / NANO_USD:.4f}"
         takes = f"{count:,} subcalls take at most about {tokens:,} tokens{cost}"
         return Outcome("limit", f"{takes}, and the limit {exceeded} leaves no room for them")
     cost_usd = None if nusd is None else round(nusd / NANO_USD, 6)
-    told = {"subcalls": count, "tokens": tokens, "cost_usd": cost_usd}
-    return Outcome("text", json.dumps(told))
-
-
-def _nusd(state: RunState, adapter: str, prompt_tokens: int, completion_tokens: int) -> int | None:
-    """By the adapter's price, or else by the dearest token that it has charged so far."""
-    known = state.options.price_of(adapter)
-    if known is not None:
-        return known.price.estimate_nusd(prompt_tokens, completion_tokens)
-    rate = state.spent.rates.get(adapter)
-    return None if rate is None else ceil(rate * (prompt_tokens + completion_tokens) * NANO_USD)
+    return Outcome("text", json.dumps({"subcalls": count, "tokens": tokens, "cost_usd": cost_usd}))
 
 
 def _asked(prompt: str) -> tuple[int, int, int] | None:

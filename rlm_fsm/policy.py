@@ -5,30 +5,36 @@ Both are immutable; a policy serves any number of runs.
 
 Rules:
 
-1. Limits hold for the whole tree of frames. Every call is reserved before it starts, with an
-   estimate, and settled when it ends, with its bill: sequential, parallel and recursive alike.
-2. A call may start only when everything spent and reserved, itself included, is within the limits.
-   So a limit is overshot by no more than the difference between estimates and bills.
-3. What is left never rises, except by settling: a bill below its estimate gives the difference
+1. Limits hold for the whole tree of frames. Every call is reserved before it starts, with the most
+   that it may take, and settled when it ends, with its bill: sequential, parallel and recursive
+   alike. What a call will take, and at most, is for `bills` to say.
+2. A call starts beside others only where it exceeds no limit whatever all of them take. Else it
+   waits for their bills, until it fits or goes alone.
+3. A call that goes alone is refused when it is expected to exceed a limit beside all that was
+   billed. So a limit is overshot by no more than one estimate's error, and what is refused doesn't
+   hang on the order in which others came back.
+4. What is left never rises, except by settling: a bill below its reservation gives the difference
    back.
-4. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
-   the dearest token that the adapter has charged so far. A call whose cost stays unknown counts
-   against the limit with its estimate, and is never told as a cost.
-5. What a cache answers is free: all that was reserved is given back, the place among
+5. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
+   the dearest token that the adapter has charged so far, or else another adapter. As long as
+   nothing is known, a call reserves all that is allowed, and so goes alone. A reply whose cost
+   stays unknown counts against the limit with what was expected, and is never told as a cost.
+6. What a cache answers is free: all that was reserved is given back, the place among
    `max_subcalls` too. It is reserved like any call all the same: that it is a hit is only known
    once the call was allowed to start. (Code that repeats itself for ever is stopped: `FREE_HITS`.)
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pyrsistent import PMap, pmap
 
+from rlm_fsm.bills import Bills
 from rlm_fsm.errors import UsageError
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import CallId
 from rlm_fsm.price import NANO_USD
-from rlm_fsm.values import Usage, estimate_tokens
+from rlm_fsm.values import Usage
 
 OnLimit = Literal["finalize", "raise"]
 FREE_HITS = 20
@@ -107,14 +113,16 @@ class Spent:
     seconds: float = 0.0
     """Seconds of work on the run, up to the newest event that told the time."""
     reserved_tokens: int = 0
-    """Estimates of the calls in flight."""
+    """The most that the calls in flight may take."""
     reserved_subcall_tokens: int = 0
     reserved_nusd: int = 0
-    """Nano-dollars: estimates of the calls in flight, and of replies whose cost isn't known."""
-    estimates_nusd: PMap[CallId, int] = field(default_factory=lambda: pmap())
+    """Nano-dollars: the most that the calls in flight may cost."""
+    unknown_nusd: int = 0
+    """Nano-dollars: what replies were expected to cost whose cost isn't known."""
+    reservations: PMap[CallId, "Need"] = field(default_factory=lambda: pmap())
     """The part of each call in flight."""
-    rates: PMap[str, float] = field(default_factory=lambda: pmap())
-    """USD per token, the dearest so far, of adapters without a recorded price."""
+    bills: PMap[str, Bills] = field(default_factory=lambda: pmap())
+    """What the bills of each adapter have shown."""
 
     @property
     def taken_tokens(self) -> int:
@@ -128,8 +136,25 @@ class Spent:
 
     @property
     def taken_usd(self) -> float:
-        """Cost that is known or reserved."""
-        return (self.cost_usd or 0.0) + self.reserved_nusd / NANO_USD
+        """Cost that is known, expected or reserved."""
+        return self.charged_usd + self.reserved_nusd / NANO_USD
+
+    @property
+    def charged_usd(self) -> float:
+        """Cost that is known, and expected of replies whose cost isn't."""
+        return (self.cost_usd or 0.0) + self.unknown_nusd / NANO_USD
+
+
+class Need(NamedTuple):
+    """What a call takes, by an estimate."""
+
+    tokens: int
+    nusd: int = 0
+    """Nano-dollars; 0 without a cost limit, or without any idea."""
+
+    def plus(self, other: "Need") -> "Need":
+        """Both together."""
+        return Need(self.tokens + other.tokens, self.nusd + other.nusd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,36 +171,37 @@ class Breach:
         return f"{self.limit}: {_number(self.used)} of {_number(self.allowed)}"
 
 
-def estimate(prompt_chars: int, max_tokens: int) -> int:
-    """Tokens set aside for a call: its prompt, estimated, and the most that it may generate."""
-    return estimate_tokens(prompt_chars) + max_tokens
-
-
 def reserve(
-    spent: Spent,
-    tokens: int,
-    *,
-    below_root: bool,
-    steps: int = 0,
-    call_id: CallId | None = None,
-    nusd: int = 0,
+    spent: Spent, call_id: CallId, most: Need, *, below_root: bool, steps: int = 0
 ) -> Spent:
-    """Set `tokens` aside for a call that starts, and count a root's turn. With `nusd`, cost too."""
-    spent = evolve(
+    """Set aside what a call that starts may take, and count a root's turn."""
+    below = most.tokens if below_root else 0
+    return evolve(
         spent,
         steps=spent.steps + steps,
-        reserved_tokens=spent.reserved_tokens + tokens,
-        reserved_subcall_tokens=spent.reserved_subcall_tokens + (tokens if below_root else 0),
+        reserved_tokens=spent.reserved_tokens + most.tokens,
+        reserved_subcall_tokens=spent.reserved_subcall_tokens + below,
+        reserved_nusd=spent.reserved_nusd + most.nusd,
+        reservations=spent.reservations.set(call_id, most),
     )
-    if not nusd or call_id is None:
-        return spent
-    estimates = spent.estimates_nusd.set(call_id, nusd)
-    return evolve(spent, reserved_nusd=spent.reserved_nusd + nusd, estimates_nusd=estimates)
+
+
+def release(spent: Spent, call_id: CallId, *, below_root: bool) -> Spent:
+    """Give back what was set aside for a call."""
+    most = spent.reservations[call_id]
+    below = most.tokens if below_root else 0
+    return evolve(
+        spent,
+        reserved_tokens=spent.reserved_tokens - most.tokens,
+        reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
+        reserved_nusd=spent.reserved_nusd - most.nusd,
+        reservations=spent.reservations.remove(call_id),
+    )
 
 
 def settle(
     spent: Spent,
-    tokens: int,
+    call_id: CallId,
     *,
     below_root: bool,
     usage: Usage,
@@ -184,11 +210,11 @@ def settle(
     unpriced: bool = False,
     cache_hit: bool = False,
 ) -> Spent:
-    """Replace a reservation of `tokens` by the bill of the call that ended at `seconds`.
+    """Replace a reservation by the bill of the call that ended at `seconds`.
 
     `unpriced`: it was answered, and nobody knows what it cost. `cache_hit`: a cache answered it.
     """
-    below = tokens if below_root else 0
+    spent = release(spent, call_id, below_root=below_root)
     return evolve(
         spent,
         model_calls=spent.model_calls + (not cache_hit),
@@ -198,8 +224,6 @@ def settle(
         cost_usd=spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd,
         unpriced_calls=spent.unpriced_calls + unpriced,
         seconds=max(spent.seconds, seconds),
-        reserved_tokens=spent.reserved_tokens - tokens,
-        reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
     )
 
 
@@ -211,40 +235,39 @@ def uncounted(policy: Policy, spent: Spent) -> Spent:
     return evolve(spent, subcalls=spent.subcalls - 1)
 
 
-def release_cost(spent: Spent, call_id: CallId, *, keep: bool) -> Spent:
-    """Give back what was set aside of the cost of a call that ended; `keep` it where the bill
-    is unknown."""
-    nusd = spent.estimates_nusd.get(call_id)
-    if nusd is None:
-        return spent
-    reserved = spent.reserved_nusd - (0 if keep else nusd)
-    estimates = spent.estimates_nusd.remove(call_id)
-    return evolve(spent, reserved_nusd=reserved, estimates_nusd=estimates)
-
-
-def breach_by_call(
-    policy: Policy, spent: Spent, tokens: int, *, below_root: bool, nusd: int = 0
-) -> Breach | None:
-    """The first limit that a call estimated at `tokens` and `nusd` nano-dollars would exceed, or
+def breach_by_call(policy: Policy, spent: Spent, takes: Need, *, below_root: bool) -> Breach | None:
+    """The first limit that a call which takes so much would exceed beside all that was billed, or
     None.
 
     A call without an estimate of its cost may start until the limit is reached.
     """
-    used = spent.taken_tokens + tokens
+    used = spent.usage.total_tokens + takes.tokens
     if policy.max_total_tokens is not None and used > policy.max_total_tokens:
         return Breach(limit="max_total_tokens", allowed=policy.max_total_tokens, used=used)
     if below_root and policy.max_subcall_tokens is not None:
-        used = spent.taken_subcall_tokens + tokens
+        used = spent.subcall_tokens + takes.tokens
         if used > policy.max_subcall_tokens:
             return Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
     if policy.max_cost_usd is not None:
-        cost = spent.cost_usd or 0.0
-        total = cost + (spent.reserved_nusd + nusd) / NANO_USD
-        if total > policy.max_cost_usd or cost >= policy.max_cost_usd:
+        total = spent.charged_usd + takes.nusd / NANO_USD
+        if total > policy.max_cost_usd or (spent.cost_usd or 0.0) >= policy.max_cost_usd:
             return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=total)
     if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
         return Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
     return None
+
+
+def fits_beside(policy: Policy, spent: Spent, most: Need) -> bool:
+    """Whether a call below the root exceeds no limit, whatever it and those in flight take."""
+    for allowed, taken in (
+        (policy.max_total_tokens, spent.taken_tokens),
+        (policy.max_subcall_tokens, spent.taken_subcall_tokens),
+    ):
+        if allowed is not None and taken + most.tokens > allowed:
+            return False
+    if policy.max_cost_usd is None:
+        return True
+    return spent.taken_usd + most.nusd / NANO_USD <= policy.max_cost_usd
 
 
 def breach_by_subcalls(policy: Policy, spent: Spent, count: int) -> Breach | None:

@@ -1,4 +1,4 @@
-"""What tokens cost: prices as data, and the estimate that is set aside for a call.
+"""What tokens cost: prices as data, and the estimate for a call.
 
 Prices come from outside (a price list, or the caller) and are recorded with a run's options, so
 that what a cost limit allowed can be derived again from the log alone.
@@ -49,7 +49,7 @@ class Price:
         return (prompt + usage.completion_tokens * self.completion_usd_per_mtok) / _MTOK
 
     def estimate_nusd(self, prompt_tokens: int, max_tokens: int) -> int:
-        """Nano-dollars to set aside for a call: nothing cached, all that it may generate."""
+        """Nano-dollars of a call: nothing cached, all that it may generate."""
         cost = prompt_tokens * self.prompt_usd_per_mtok + max_tokens * self.completion_usd_per_mtok
         return math.ceil(cost * (NANO_USD // _MTOK))
 

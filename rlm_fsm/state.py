@@ -12,7 +12,7 @@ Invariants, checked by the property tests:
    `options.max_concurrent_subcalls`.
 3. `owed` holds the derived events that the next appends must be, in order. Between two commits
    it is empty. While it isn't, no other event is legal.
-4. `spent.reserved_tokens` is the sum of the reservations of `calls`.
+4. `spent.reservations` are those of `calls`, and `spent.reserved_*` their sums.
 5. A frame in WAITING has a `pause` with at least one answer missing; in no other phase has it one.
 6. A child frame exists exactly as long as the call that opened it is unanswered.
 7. A frame in COMPACTING has one call, of the purpose ``compaction``, in `calls` or in `queue`,

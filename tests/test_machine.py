@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from machine import BOOM, TEXT, code
 
 from effects.log.sqlite import SqliteLog
+from rlm_fsm.bills import NO_BILLS, expected
 from rlm_fsm.calls import takes_a_place
 from rlm_fsm.effect import (
     AskApproval,
@@ -54,7 +55,7 @@ from rlm_fsm.fold import advance, fold, pending, state_at
 from rlm_fsm.history import HEAD
 from rlm_fsm.ids import CallId, RunId, first_of
 from rlm_fsm.options import Options
-from rlm_fsm.policy import Policy, estimate
+from rlm_fsm.policy import Policy
 from rlm_fsm.price import NANO_USD, AdapterPrice, Price
 from rlm_fsm.profiles import PAPER, PROFILES
 from rlm_fsm.reducer import TRANSITIONS, step
@@ -188,8 +189,12 @@ class AnySchedule(RuleBasedStateMachine):
         self.state: RunState = INITIAL
         self.events: list[Event] = []
         self.outstanding: list[Effect] = []
-        self.over_estimate = 0
-        self.over_cost_usd = 0.0
+        self.lowered = False
+        """Whether a limit was made smaller than what is spent already: that is legal."""
+        self.worst_error = 0
+        self.beyond_most = 0
+        self.worst_error_usd = 0.0
+        self.beyond_most_usd = 0.0
         self.told: dict[CallId, Outcome] = {}
         self.agreed: set[CallId] = set()
         self.clock_s = 0.0
@@ -337,8 +342,7 @@ class AnySchedule(RuleBasedStateMachine):
     def somebody_resumes(self, on_uncertain: str, options: Options | None) -> None:
         """After a crash, a failure, a limit or a cancellation, perhaps with other options."""
         if options is not None:
-            self.over_estimate += 10**9  # smaller limits than what is spent already are legal
-            self.over_cost_usd += 10**9
+            self.lowered = True
         uncertain = len(self.state.calls) + len(self.state.tools)
         before = self.state.uncertain
         self.outstanding = []
@@ -364,7 +368,7 @@ class AnySchedule(RuleBasedStateMachine):
     def the_window_is_kept(self) -> None:
         taking = [call for call in self.state.calls.values() if takes_a_place(call)]
         assert self.state.in_flight == len(taking)
-        if self.over_estimate < 10**9:
+        if not self.lowered:
             assert len(taking) <= self.state.options.max_concurrent_subcalls
         assert not set(self.state.calls) & {call.call_id for call in self.state.queue}
 
@@ -374,7 +378,7 @@ class AnySchedule(RuleBasedStateMachine):
         queued = [call.call_id for call in state.tool_queue]
         named = [*state.tools, *queued, *state.approvals]
         assert len(named) == len(set(named))
-        if self.over_estimate < 10**9:
+        if not self.lowered:
             assert len(state.tools) <= state.options.max_concurrent_tools
         for name in named:
             pause = state.frames[name.rpartition(".")[0]].pause
@@ -394,25 +398,28 @@ class AnySchedule(RuleBasedStateMachine):
     @invariant()
     def reservations_are_those_of_the_calls_in_flight(self) -> None:
         spent, calls = self.state.spent, self.state.calls.values()
-        assert spent.reserved_tokens == sum(self.reserved(call) for call in calls)
+        assert set(spent.reservations) == set(self.state.calls)
+        kept = [spent.reservations[call.call_id] for call in calls]
+        assert spent.reserved_tokens == sum(need.tokens for need in kept)
+        assert spent.reserved_nusd == sum(need.nusd for need in kept)
         assert spent.reserved_tokens >= spent.reserved_subcall_tokens >= 0
 
     @invariant()
-    def limits_are_overshot_by_no_more_than_the_estimates_errors(self) -> None:
+    def limits_are_overshot_by_no_more_than_one_estimates_error(self) -> None:
+        """And by what bills exceed even the most that their calls were thought to take."""
         policy, spent = self.state.options.policy, self.state.spent
-        if self.over_estimate < 10**9:
-            assert spent.steps <= policy.max_steps
-            assert spent.subcalls <= policy.max_subcalls
-        used = spent.usage.total_tokens + spent.reserved_tokens
+        if self.lowered:
+            return
+        assert spent.steps <= policy.max_steps
+        assert spent.subcalls <= policy.max_subcalls
+        over = self.worst_error + self.beyond_most
         if policy.max_total_tokens is not None:
-            assert used <= policy.max_total_tokens + self.over_estimate
+            assert spent.usage.total_tokens <= policy.max_total_tokens + over
         if policy.max_subcall_tokens is not None:
-            used = spent.subcall_tokens + spent.reserved_subcall_tokens
-            assert used <= policy.max_subcall_tokens + self.over_estimate
-
-        cost = (spent.cost_usd or 0.0) + spent.reserved_nusd / NANO_USD
+            assert spent.subcall_tokens <= policy.max_subcall_tokens + over
         if policy.max_cost_usd is not None:
-            assert cost <= policy.max_cost_usd + self.over_cost_usd + 1e-9
+            over_usd = self.worst_error_usd + self.beyond_most_usd
+            assert spent.charged_usd <= policy.max_cost_usd + over_usd + 1e-9
 
     @invariant()
     def hits_and_calls_are_told_apart(self) -> None:
@@ -420,12 +427,6 @@ class AnySchedule(RuleBasedStateMachine):
         ended = [e for e in self.events if isinstance(e, ModelReplied | ModelFailed)]
         hits = [e for e in ended if isinstance(e, ModelReplied) and e.cache_hit]
         assert (spent.cache_hits, spent.model_calls) == (len(hits), len(ended) - len(hits))
-
-    @invariant()
-    def costs_are_set_aside_for_calls_in_flight_alone(self) -> None:
-        spent = self.state.spent
-        assert set(spent.estimates_nusd) <= set(self.state.calls)
-        assert spent.reserved_nusd >= sum(spent.estimates_nusd.values())
 
     @invariant()
     def frames_are_as_their_phase_says(self) -> None:
@@ -447,14 +448,14 @@ class AnySchedule(RuleBasedStateMachine):
         assert sorted(call.frame for call in (*queued, *asked)) == sorted(compacting)
         for frame in self.state.frames.values():
             assert (frame.compacting != "") == (frame.id in compacting)
-            if self.over_estimate < 10**9:
+            if not self.lowered:
                 assert frame.compactions <= self.state.options.compaction_limit
 
     @invariant()
     def what_is_sent_keeps_the_limit_where_dropping_can(self) -> None:
         """Head, newest reply and its result are sent in any case."""
         limit = self.state.options.max_history_tokens
-        if not limit or not self.state.options.conversation_history or self.over_estimate >= 10**9:
+        if not limit or not self.state.options.conversation_history or self.lowered:
             return
         for call in (*self.state.calls.values(), *self.state.queue):
             if call.purpose == "subcall":
@@ -520,12 +521,25 @@ class AnySchedule(RuleBasedStateMachine):
             self.told[first_of(call.call_id)] = Outcome("text", visible(text))
             if data.draw(st.integers(0, 3)) == 0:
                 return ModelReplied(**named, text=text, cache_hit=True, cache_key="k" * 64)
-        billed = data.draw(st.integers(0, 400))
-        self.over_estimate += max(0, billed - self.reserved(call))
+        billed = data.draw(st.integers(0, 400) | st.integers(0, 4000))
         cost = data.draw(st.sampled_from([None, 0.001, 0.01]))
-        estimated = self.state.spent.estimates_nusd.get(call.call_id, 0) / NANO_USD
-        self.over_cost_usd += max(0.0, (cost or 0.0) - estimated)
-        return ModelReplied(**named, text=text, usage=Usage(billed, 0, billed), cost_usd=cost)
+        self.note_errors(call, billed, cost or 0.0)
+        prompt = data.draw(st.integers(0, billed))
+        usage = Usage(prompt, billed - prompt, billed)
+        return ModelReplied(**named, text=text, usage=usage, cost_usd=cost)
+
+    def note_errors(self, call: CallModel, billed: int, cost_usd: float) -> None:
+        """Note by how much a bill exceeds what its call was expected to take at the least, and the
+        most that it was thought to take."""
+        options, most = self.state.options, self.state.spent.reservations[call.call_id]
+        told = options.subcall_system_prompt if call.purpose == "subcall" else ""
+        least = expected(NO_BILLS, call.prompt.chars + len(told), call.max_tokens)
+        self.worst_error = max(self.worst_error, billed - least.tokens)
+        self.beyond_most += max(0, billed - most.tokens)
+        priced = options.price_of(call.adapter)
+        least_usd = least.nusd(priced.price, 0.0) / NANO_USD if priced else 0.0
+        self.worst_error_usd = max(self.worst_error_usd, cost_usd - least_usd)
+        self.beyond_most_usd += max(0.0, cost_usd - most.nusd / NANO_USD)
 
     def outcome_of_tool(self, call: CallTool, data: st.DataObject) -> Event:
         assert call.tool != "send" or call.call_id in self.agreed, "made without an approval"
@@ -563,11 +577,6 @@ class AnySchedule(RuleBasedStateMachine):
     def undecided(self) -> list[CallId]:
         found = self.state.approvals
         return sorted(name for name in found if found[name].given is None)
-
-    def reserved(self, call: CallModel) -> int:
-        told = len(self.state.options.subcall_system_prompt)
-        chars = call.prompt.chars + (told if call.purpose == "subcall" else 0)
-        return estimate(chars, call.max_tokens)
 
     def waiting_for(self, *kinds: type) -> list:
         """Outstanding effects of these kinds; none once the run is over."""

@@ -28,16 +28,17 @@ from effects.replaying import folded
 from effects.repls._pool import POOL
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
+from rlm_fsm.bills import NO_BILLS, expected
 from rlm_fsm.effect import CallModel
 from rlm_fsm.errors import ModelAuthError, RLMError, RunBusy
 from rlm_fsm.event import OnUncertain, RunStarted
 from rlm_fsm.fold import advance
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
-from rlm_fsm.policy import Policy, estimate
+from rlm_fsm.policy import Policy
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import INITIAL, RunState
-from rlm_fsm.values import ContextInfo, estimate_tokens
+from rlm_fsm.values import ContextInfo
 
 _logger = logging.getLogger("rlm_fsm")
 
@@ -293,8 +294,9 @@ class Batch:
         effects = advance(INITIAL, [started]).effects
         asked = next(effect for effect in effects if isinstance(effect, CallModel))
         chars = asked.prompt.chars + _MORE_CHARS
-        nusd = price.price.estimate_nusd(estimate_tokens(chars), options.max_tokens) if price else 0
-        return Used(tokens=estimate(chars, options.max_tokens), cost_usd=nusd / NANO_USD)
+        size = expected(NO_BILLS, chars, options.max_tokens)
+        nusd = size.nusd(price.price, 0.0) if price else 0
+        return Used(tokens=size.tokens, cost_usd=nusd / NANO_USD)
 
 
 _SOME_CONTEXT = ContextInfo(kind="string", chars=10**9, documents=1, digest="", source="")
@@ -317,7 +319,7 @@ def _is_missing(state: RunState, policy: Policy) -> bool:
 
 
 def _used(state: RunState) -> Used:
-    """What a run has used, with what is set aside for calls whose cost isn't known."""
+    """What a run has used; calls whose cost isn't known with what they were expected to cost."""
     spent = state.spent
     return Used(
         tokens=spent.usage.total_tokens,

@@ -22,7 +22,7 @@ from rlm_fsm.ids import CallId
 from rlm_fsm.state import Frame, RunState
 
 _TEXT_CHARS = 200
-_MACHINERY = ("estimates_nusd", "rates")
+_MACHINERY = ("reservations", "bills")
 
 
 def state_lines(run_id: str, state: RunState) -> Iterator[str]:
