@@ -118,7 +118,7 @@ def test_an_adapter_that_reports_its_cost_needs_no_price(log: Path) -> None:
 @pytest.mark.parametrize("backend", ["python", "monty"])
 def test_a_cost_limit_holds_for_batches_and_the_code_is_told(backend: str, log: Path) -> None:
     code = (
-        "x = llm_batch([f'p{i}' for i in range(9)], max_tokens=20, on_error='return')\n"
+        "x = llm_batch([f'p{i}' for i in range(40)], max_tokens=25, on_error='return')\n"
         "print(sum(r == 'yes' for r in x), budget()['cost_usd'])"
     )
     model = Model(f"```python\n{code}\n```", "FINAL: done")
@@ -138,7 +138,7 @@ def test_a_cost_limit_holds_for_batches_and_the_code_is_told(backend: str, log: 
     assert result.cost_usd <= 0.5
     (cell,) = [step for step in result.trace if step.kind == "repl_exec"]
     answered, left = (cell.stdout or "").split()
-    assert int(answered) == 2, "two were let out at once: 0.2 USD are set aside for each"
+    assert int(answered) == 25, "0.01 USD each, and 0.25 USD must be left for the next one"
     assert float(left) == pytest.approx(0.5 - 0.01 * (1 + int(answered)))
 
 
