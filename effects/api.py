@@ -16,8 +16,8 @@ from effects.adapters.base import ModelAdapter
 from effects.arguments import check_code, check_function, check_listener, check_objects
 from effects.backends import ReplFactory
 from effects.cache_choice import CacheLike, cache_choice
-from effects.interpreter import Listener
 from effects.jobs import Edit, Parts, branch, go_on, open_log
+from effects.listeners import Listener
 from effects.log.base import EventLog, RunInfo
 from effects.models import model_name, resolve_adapter
 from effects.replaying import replayed, state_after

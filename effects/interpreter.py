@@ -9,27 +9,27 @@ It knows how to perform effects and nothing else: what is done next is the reduc
    leaves `drive` is a fault of the log or of ours.
 3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
 4. Sessions follow the state, and are no effects (`keeping`).
-5. When the loop is cancelled, `Cancelled` is appended, calls in flight are cancelled, cells are
-   stopped, and the cancellation goes on to the caller.
-6. Under `Policy.max_seconds` a timer runs. When it ends, `DeadlinePassed` is an event like any
-   other; it ends the run, and what is in flight is stopped as in 5.
+5. When the loop is cancelled, what has arrived is appended, and `Cancelled` after it, with the
+   calls that were announced and not made. Calls in flight are cancelled, cells are stopped, and the
+   cancellation goes on to the caller.
+6. Under `Policy.max_seconds` a timer runs. When it ends, `DeadlinePassed` ends the run, as in 5.
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
-from typing import Protocol, assert_never
+from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from effects.adapters.base import ModelAdapter
 from effects.caching import Caching
 from effects.calling import CostOf, call_model, no_cost, unknown_adapter
 from effects.context import Context
 from effects.keeping import Keeper
+from effects.listeners import Listener, tell
 from effects.log.base import EventLog
 from effects.outcomes import executed, paused, variable_read
 from effects.portions import Portions
@@ -60,30 +60,10 @@ from rlm_fsm.event import (
     RunStarted,
 )
 from rlm_fsm.fold import advance, pending
-from rlm_fsm.ids import ROOT, FrameId, RunId
+from rlm_fsm.ids import ROOT, CallId, FrameId, RunId
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
 from rlm_fsm.values import CodeResult
-
-_logger = logging.getLogger("rlm_fsm")
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """An event that is durable: what listeners are handed."""
-
-    run_id: RunId
-    seq: int
-    """Position in the run, counted from 1."""
-    event: Event
-
-
-class Listener(Protocol):
-    """Watches a run. It can't change it; its errors are logged and never end the run."""
-
-    def handle(self, event: Appended) -> None:
-        """Called for each event once it is durable, in order, on the run's thread."""
-        ...
 
 
 def _no_sessions(_: Context) -> Repl:
@@ -137,6 +117,10 @@ class Interpreter:
     _threads: ThreadPoolExecutor | None = None
     _timer: asyncio.TimerHandle | None = None
     """Ends with the run's time, where that is limited."""
+    _is_late: bool = False
+    """Whether it has ended."""
+    _made: set[CallId] = field(default_factory=set[CallId])
+    """Calls of models and tools that were made."""
     _crash: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -172,7 +156,7 @@ class Interpreter:
             while not self.state.is_over:
                 effects = self._commit(await self._perform_all(effects))
         except asyncio.CancelledError:
-            self._cancelled()
+            await self._cancelled()
             raise
         finally:
             await self._release()
@@ -201,12 +185,7 @@ class Interpreter:
 
     def publish(self, seq: int, batch: Sequence[Event]) -> None:
         """Tell the listeners of events that were appended after event number `seq`."""
-        for listener in self.listeners:
-            for number, event in enumerate(batch, seq + 1):
-                try:
-                    listener.handle(Appended(self.run_id, number, event))
-                except Exception:
-                    _logger.exception("an event listener failed; the run goes on")
+        tell(self.listeners, self.run_id, seq, batch)
 
     def _forget(self) -> None:
         """Drop what belongs to frames that are gone."""
@@ -226,12 +205,14 @@ class Interpreter:
             self._spawn(self._feed(effect))
         if self._inbox:
             await asyncio.sleep(0)  # what was just started goes first
-        while not self._inbox:
+        while not self._inbox and not self._is_late:
             assert self._tasks, "nothing is in flight, and yet the run isn't over"
             self._arrived.clear()
             await self._arrived.wait()
             if self._crash is not None:
                 raise self._crash
+        if self._is_late:
+            return self._and_last(DeadlinePassed(clock_s=self._clock_s()))
         count = self.portions.size(len(self._inbox), self.state.in_flight)
         return [self._inbox.popleft() for _ in range(count)]
 
@@ -259,6 +240,8 @@ class Interpreter:
                 return checked(effect, self.answer_type)
             case CallTool() | AskApproval():
                 arguments = self._texts.prompt(effect.arguments.hash)
+                if isinstance(effect, CallTool):
+                    self._made.add(effect.call_id)
                 return await self.toolbox.perform(
                     effect, arguments, self.run_id, lambda: (self.clock() - began, self._clock_s())
                 )
@@ -279,6 +262,7 @@ class Interpreter:
 
         async def call() -> ModelReplied | ModelFailed:
             async with self.gate:
+                self._made.add(effect.call_id)
                 return await call_model(
                     adapter,
                     messages,
@@ -347,10 +331,20 @@ class Interpreter:
         self._tasks.discard(task)
         self._arrived.set()
 
-    def _cancelled(self) -> None:
+    async def _cancelled(self) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # replies that are there already go into the inbox
         if self.state.seq and not self.state.is_over:
-            reason = "cancelled by the caller"
-            self._commit([Cancelled(reason=reason, clock_s=self._clock_s())])
+            cancelled = Cancelled(reason="cancelled by the caller", clock_s=self._clock_s())
+            self._commit(self._and_last(cancelled))
+
+    def _and_last(self, end: Cancelled | DeadlinePassed) -> Sequence[Event]:
+        """All that has arrived, and what ends the run, with the calls that were not made."""
+        arrived = [*self._inbox]
+        self._inbox.clear()
+        after = advance(self.state, arrived).state
+        not_made = tuple(name for name in after.under_way if name not in self._made)
+        return [*arrived, replace(end, not_made=not_made)]
 
     async def _release(self) -> None:
         """Stop what is in flight and end every session, also while being cancelled."""
@@ -375,11 +369,10 @@ class Interpreter:
             self._timer = loop.call_later(left_s, self._on_time, limit_s)
 
     def _on_time(self, limit_s: float) -> None:
-        clock_s = self._clock_s()
-        if clock_s < limit_s:
+        if self._clock_s() < limit_s:
             self._watch_time()  # the loop's clock and the run's may differ by a little
             return
-        self._inbox.append(DeadlinePassed(clock_s=clock_s))
+        self._is_late = True
         self._arrived.set()
 
     def _stopwatch(self) -> Callable[[], tuple[float, float]]:

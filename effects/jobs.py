@@ -20,7 +20,8 @@ from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory, repl_factory
 from effects.cache_choice import CacheChoice, again, caching_of, noting, recorded_as
 from effects.context import Context
-from effects.interpreter import Interpreter, Listener
+from effects.interpreter import Interpreter
+from effects.listeners import Listener
 from effects.log.base import EventLog
 from effects.models import describe
 from effects.prices import check_cost_limit, costs, prices_again

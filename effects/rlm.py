@@ -22,9 +22,9 @@ from effects.arguments import (
 from effects.backends import ReplFactory, repl_factory
 from effects.cache_choice import CacheLike, cache_choice
 from effects.context import Context
-from effects.interpreter import Appended, Listener
 from effects.jobs import Parts, begin, go_on
 from effects.kept import STORE_CONTEXT_CHARS
+from effects.listeners import Appended, Listener
 from effects.log.base import EventLog
 from effects.models import check_adapter, describe, model_name, resolve_adapter
 from effects.prices import check_cost_limit, prices_of

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from effects.caches.base import Cache, CachedReply, CacheRequest
     from effects.caches.files import FileCache
     from effects.context import Context
-    from effects.interpreter import Appended
+    from effects.listeners import Appended
     from effects.log.base import EventLog, RunInfo
     from effects.log.sqlite import SqliteLog
     from effects.many.budget import Budget
@@ -92,7 +92,7 @@ _SHELL = {
     "RunUsage": "effects.result",
     "ReplLimits": "effects.repls.base",
     "SnapshotRule": "effects.repls.base",
-    "Appended": "effects.interpreter",
+    "Appended": "effects.listeners",
     "EventLog": "effects.log.base",
     "RunInfo": "effects.log.base",
     "SqliteLog": "effects.log.sqlite",

@@ -317,6 +317,8 @@ class Cancelled:
     frame: FrameId = ROOT
     clock_s: float = 0.0
     """Seconds that this run had been worked on."""
+    not_made: tuple[CallId, ...] = ()
+    """Calls that were announced and not made yet: certainly not paid for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +327,8 @@ class DeadlinePassed:
 
     clock_s: float
     """Seconds that this run has been worked on."""
+    not_made: tuple[CallId, ...] = ()
+    """As in `Cancelled`."""
     frame: FrameId = ROOT
 
 
@@ -352,49 +356,31 @@ class RunFinished:
 Derived = (
     EffectStarted | ApprovalAsked | GuardTripped | LimitReached | HistoryCompacted | RunFinished
 )
+"""What the reducer makes."""
 Event = (
     RunStarted
+    | EffectStarted
     | ModelReplied
     | ModelFailed
-    | ToolReturned
-    | ToolFailed
+    | CodePaused
+    | ApprovalAsked
     | ApprovalGiven
     | ApprovalPostponed
-    | CodePaused
+    | ToolReturned
+    | ToolFailed
     | CodeExecuted
     | ReplFailed
     | VariableRead
     | AnswerChecked
+    | GuardTripped
+    | LimitReached
+    | HistoryCompacted
     | RunResumed
     | Cancelled
     | DeadlinePassed
-    | Derived
+    | RunFinished
 )
+"""What can happen, in the order of a run's life."""
 
 DERIVED: tuple[type[Derived], ...] = get_args(Derived)
-"""Kinds that only the reducer makes."""
-
-EVENTS: tuple[type[Event], ...] = (
-    RunStarted,
-    EffectStarted,
-    ModelReplied,
-    ModelFailed,
-    CodePaused,
-    ApprovalAsked,
-    ApprovalGiven,
-    ApprovalPostponed,
-    ToolReturned,
-    ToolFailed,
-    CodeExecuted,
-    ReplFailed,
-    VariableRead,
-    AnswerChecked,
-    GuardTripped,
-    LimitReached,
-    HistoryCompacted,
-    RunResumed,
-    Cancelled,
-    DeadlinePassed,
-    RunFinished,
-)
-"""Every kind, in the order of a run's life."""
+EVENTS: tuple[type[Event], ...] = get_args(Event)

@@ -30,7 +30,7 @@ class Commit(NamedTuple):
 
 def advance(state: RunState, arrived: Iterable[Event]) -> Commit:
     """The commit of events that arrived together. What comes after the run's end is dropped, but
-    for what belongs to it, a resume, and a person's answer."""
+    for what belongs to it, a resume, and a person's answer. A run that is over starts nothing."""
     events: list[Event] = []
     effects: list[Effect] = []
     waiting = deque(arrived)
@@ -47,7 +47,7 @@ def advance(state: RunState, arrived: Iterable[Event]) -> Commit:
             else:
                 effects.append(effect)
         waiting.extendleft(reversed(derived))
-    return Commit(state, tuple(events), tuple(effects))
+    return Commit(state, tuple(events), () if state.is_over else tuple(effects))
 
 
 def fold(events: Iterable[Event], state: RunState = INITIAL) -> RunState:

@@ -228,9 +228,12 @@ def _is_expected(state: RunState, frame: Frame | None, event: Event) -> bool:
             return frame is not None and frame.reading == event.name
         case AnswerChecked():
             return frame is not None and typed.is_checked(frame, event.call_id)
-        case DeadlinePassed(clock_s=clock_s):
+        case Cancelled(not_made=not_made):
+            return all(name in state.calls or name in state.tools for name in not_made)
+        case DeadlinePassed(clock_s=clock_s, not_made=not_made):
             limit_s = state.options.policy.max_seconds
-            return event.frame == ROOT and limit_s is not None and clock_s >= limit_s
+            known = all(name in state.calls or name in state.tools for name in not_made)
+            return known and event.frame == ROOT and limit_s is not None and clock_s >= limit_s
         case ReplFailed():
             return frame is not None and (frame.cell is not None or frame.reading is not None)
         case _:

@@ -267,6 +267,8 @@ class RunState:
     """As in `RunFinished`."""
     compactions: int = 0
     """Summaries that stand for a part of a conversation, of all frames."""
+    not_made: frozenset[CallId] = frozenset()
+    """Calls in flight that were not made before the run stopped, see `Cancelled.not_made`."""
     uncertain: int = 0
     """Calls that were in flight when the run stopped, in all its resumes: each may have been paid
     for without an outcome."""
@@ -277,6 +279,12 @@ class RunState:
     def root(self) -> Frame:
         """The root frame."""
         return self.frames[ROOT]
+
+    @property
+    def under_way(self) -> tuple[CallId, ...]:
+        """Calls of models, then of tools, that may have been made and have no outcome."""
+        ids = (*sorted(self.calls), *sorted(self.tools))
+        return tuple(name for name in ids if name not in self.not_made)
 
     @property
     def is_over(self) -> bool:

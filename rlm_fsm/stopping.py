@@ -1,7 +1,8 @@
 """How a run stops, and how one that has stopped goes on: the rows of these, whatever the root does.
 
 1. A run that is cancelled, or whose time is up, stops where it is. What is in flight is given up,
-   and may have been paid for; the frames stay as they are.
+   and may have been paid for, unless it was announced and not made yet; the frames stay as they
+   are.
 2. The deadline is the one limit that doesn't wait for a call to be made.
 3. To go on is a row like any other: calls that were in flight are uncertain, what failed is tried
    again, a limit that was raised gives another turn.
@@ -20,7 +21,7 @@ from rlm_fsm.state import Frame, Phase, RunState
 def on_live_cancelled(state: RunState, frame: Frame, event: Cancelled) -> Step:
     """The run ends where it is; its frames stay as they are, so that it can be resumed."""
     finished = RunFinished(status="cancelled", output=frame.best, error=event.reason)
-    return calls.at(state, event.clock_s), (Record(event=finished),)
+    return _stopped(state, event), (Record(event=finished),)
 
 
 def on_live_deadline_passed(state: RunState, frame: Frame, event: DeadlinePassed) -> Step:
@@ -33,8 +34,7 @@ def on_live_deadline_passed(state: RunState, frame: Frame, event: DeadlinePassed
         ended = RunFinished(
             status="failed", output=frame.best, limit="max_seconds", error=error, cause="limit"
         )
-    spent = evolve(state.spent, seconds=max(state.spent.seconds, event.clock_s))
-    return evolve(state, spent=spent), (Record(event=ended),)
+    return _stopped(state, event), (Record(event=ended),)
 
 
 def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
@@ -56,19 +56,23 @@ def on_any_run_finished(state: RunState, _: Frame, event: RunFinished) -> Step:
 
 def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
     """Calls that were in flight are uncertain: counted, and made again or failed, as was asked, or
-    as their tool has it. What a person has answered in between is done. Cells and reads that were
-    under way are started again; the interpreter brings their sessions back first.
+    as their tool has it; but those that certainly weren't made are made. What a person has answered
+    in between is done. Cells and reads that were under way are started again; the interpreter
+    brings their sessions back first.
     """
-    in_flight = [state.calls[call_id] for call_id in sorted(state.calls)]
-    uncertain = 0 if event.is_fork else len(in_flight) + len(state.tools)
+    uncertain = () if event.is_fork else state.under_way
+    not_made = state.not_made
     state = _going_on(state, frame, event)
     cells = frames.under_way(state)
-    state = evolve(state, uncertain=state.uncertain + uncertain)
-    state, tools = tool_calls.going_on(state, event)
-    if event.on_uncertain == "fail":
-        models = tuple[Effect, ...](Record(event=calls.lost(call)) for call in in_flight)
-    else:
-        models = tuple(effect for call in in_flight for effect in calls.announced(call))
+    state = evolve(state, uncertain=state.uncertain + len(uncertain))
+    state, tools = tool_calls.going_on(state, event, not_made)
+    models: list[Effect] = []
+    for name in sorted(state.calls):
+        call = state.calls[name]
+        if event.on_uncertain == "retry" or name in not_made:
+            models += calls.announced(call)
+        else:
+            models.append(Record(event=calls.lost(call)))
     return calls.then_pump((state, (*models, *cells, *tools)))
 
 
@@ -97,6 +101,11 @@ def on_done_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
     return frames.ask(state, evolve(state.root, limit=None, news=news))
 
 
+def _stopped(state: RunState, event: Cancelled | DeadlinePassed) -> RunState:
+    """The state at the time of its end, with the calls that weren't made."""
+    return evolve(calls.at(state, event.clock_s), not_made=frozenset(event.not_made))
+
+
 def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
     """The state of a run that is not over any more, under the options that now hold."""
     options = event.options or state.options
@@ -110,6 +119,7 @@ def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
         error=None,
         cause=None,
         value=None,
+        not_made=frozenset(),
         uncertain=0 if event.is_fork else state.uncertain,
     )
     return calls.reserved_anew(put(state, frame))

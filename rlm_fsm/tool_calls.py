@@ -94,12 +94,12 @@ def ending(state: RunState) -> tuple[Record, ...]:
     return (Record(event=ended),)
 
 
-def going_on(state: RunState, event: RunResumed) -> Step:
-    """What becomes of the calls of a run that is resumed: those in flight, and those for which a
-    person was asked."""
+def going_on(state: RunState, event: RunResumed, not_made: frozenset[CallId]) -> Step:
+    """What becomes of the calls of a run that is resumed: those in flight, of which some were not
+    made yet, and those for which a person was asked."""
     effects: list[Effect] = []
     for call in (state.tools[name] for name in sorted(state.tools)):
-        is_made = _may_be_made_twice(state.options, call, event)
+        is_made = call.call_id in not_made or _may_be_made_twice(state.options, call, event)
         effects += announced(call) if is_made else (Record(event=_lost(call)),)
     for name in sorted(state.approvals):
         state, more = _asked_again(state, state.approvals[name])

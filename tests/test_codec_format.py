@@ -224,7 +224,7 @@ SAMPLES: tuple[Event, ...] = (
         frame=ROOT, call_id=CallId("0.s1"), messages=6, tokens_before=900, tokens_after=300
     ),
     RunResumed(options=started().options, on_uncertain="fail", environment={"python": "3.12"}),
-    Cancelled(reason="Ctrl-C", frame=FrameId("0.1"), clock_s=2.5),
+    Cancelled(reason="Ctrl-C", frame=FrameId("0.1"), clock_s=2.5, not_made=(CallId("0.1.1"),)),
     DeadlinePassed(clock_s=60.25),
     RunFinished(status="partial", output="42", limit="max_steps", error="late"),
 )
@@ -268,7 +268,7 @@ def as_version_1(event: Event, options: Options) -> Event:
         case RunStarted() | RunResumed():
             return replace(event, options=options)
         case Cancelled():
-            return replace(event, clock_s=0.0)
+            return replace(event, clock_s=0.0, not_made=())
         case ModelReplied():
             return replace(event, cache_key="")
         case CodePaused():

@@ -307,20 +307,21 @@ class AnySchedule(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.state.seq > 6 and not self.state.is_over)
-    @rule(now=st.integers(0, 9))
-    def somebody_cancels(self, now: int) -> None:
+    @rule(now=st.integers(0, 9), data=st.data())
+    def somebody_cancels(self, now: int, data: st.DataObject) -> None:
         if now == 0:
-            self.commit([Cancelled(reason="enough")])
+            self.commit([Cancelled(reason="enough", not_made=self.some_calls(data))])
 
     @precondition(
         lambda self: not self.state.is_over and self.state.options.policy.max_seconds is not None
     )
-    @rule(now=st.integers(0, 9))
-    def the_deadline_passes(self, now: int) -> None:
+    @rule(now=st.integers(0, 9), data=st.data())
+    def the_deadline_passes(self, now: int, data: st.DataObject) -> None:
         """Whatever is in flight, the run ends, and says by which limit."""
         if now == 0:
             self.clock_s = max(self.clock_s, self.state.options.policy.max_seconds)
-            self.commit([DeadlinePassed(clock_s=self.clock_s)])
+            not_made = self.some_calls(data)
+            self.commit([DeadlinePassed(clock_s=self.clock_s, not_made=not_made)])
             assert self.state.limit == "max_seconds"
             assert self.state.status in ("partial", "failed")
 
@@ -343,7 +344,7 @@ class AnySchedule(RuleBasedStateMachine):
         """After a crash, a failure, a limit or a cancellation, perhaps with other options."""
         if options is not None:
             self.lowered = True
-        uncertain = len(self.state.calls) + len(self.state.tools)
+        uncertain = len(self.state.under_way)
         before = self.state.uncertain
         self.outstanding = []
         self.commit([RunResumed(on_uncertain=on_uncertain, options=options)])
@@ -573,6 +574,11 @@ class AnySchedule(RuleBasedStateMachine):
             self.told[first_of(check.call_id)] = Outcome("text", "1")
             return AnswerChecked(**named, value="1")
         return AnswerChecked(**named, problems=(Problem(path="", message="not a number"),))
+
+    def some_calls(self, data: st.DataObject) -> tuple[CallId, ...]:
+        """Calls that were announced; whoever stops the run may not have made them."""
+        announced = [*sorted(self.state.calls), *sorted(self.state.tools)]
+        return tuple(name for name in announced if data.draw(st.booleans()))
 
     def undecided(self) -> list[CallId]:
         found = self.state.approvals

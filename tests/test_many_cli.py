@@ -17,7 +17,7 @@ from loopback import ChatServer
 from rich.console import Console
 
 from effects.cli import main
-from effects.interpreter import Appended
+from effects.listeners import Appended
 from effects.many.rows import JobResult
 from effects.result import RunUsage
 from effects.view.many import ManyBar

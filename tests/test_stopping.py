@@ -15,15 +15,18 @@ from rlm_fsm import (
     RLM,
     FakeAdapter,
     MaxSecondsExceeded,
+    ModelResponse,
     Policy,
     SqliteLog,
+    Usage,
     arun,
+    arun_many,
     fold,
     resume,
     run,
     runs,
 )
-from rlm_fsm.event import Cancelled, CodePaused, DeadlinePassed
+from rlm_fsm.event import Cancelled, CodePaused, DeadlinePassed, ModelReplied
 
 BACKENDS = pytest.mark.parametrize("backend", ["python", "monty"])
 TEXT = "one two three"
@@ -171,6 +174,77 @@ def test_a_cancelled_task_hangs_up_on_calls_in_flight_and_the_run_goes_on(
         server.is_healed = True
         result = resume(info.run_id, adapter=server.adapter(), log=log)
     assert (result.status, result.output) == ("finished", "['A', 'B', 'C']")
+
+
+class Held:
+    """Answers no subcall before `let_go` is set."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+        if messages[0]["role"] == "system" and messages[0]["content"].startswith("You are a sub"):
+            self.asked.append(messages[-1]["content"])
+            await self.let_go.wait()
+            return ModelResponse(messages[-1]["content"].upper(), Usage())
+        return ModelResponse("```python\nx = llm_batch(['a', 'b', 'c', 'd', 'e'])\n```", Usage())
+
+
+@BACKENDS
+def test_replies_that_are_there_when_a_run_is_cancelled_are_kept_and_no_call_is_uncertain(
+    backend: str, log: Path
+) -> None:
+    async def program() -> None:
+        model = Held()
+        task = asyncio.create_task(
+            arun(
+                "q",
+                TEXT,
+                adapter=model,
+                max_concurrent_subcalls=2,
+                repl_backend=backend,
+                log=log,
+            )
+        )
+        while len(model.asked) < 2:  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.001)
+        model.let_go.set()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert model.asked == ["a", "b"]
+
+    asyncio.run(program())
+    (info,) = runs(log)
+    events = events_of(log, info.run_id)
+    assert [e.text for e in events if isinstance(e, ModelReplied)][1:] == ["A", "B"]
+    (cancelled,) = [e for e in events if isinstance(e, Cancelled)]
+    assert cancelled.not_made == ("0.3", "0.4")
+    healed = FakeAdapter(["FINAL_VAR: x"])
+    healed.add_rule("sub-LLM", lambda messages: messages[-1]["content"].upper())
+    result = resume(info.run_id, log=log, adapter=healed, on_uncertain="fail")
+    assert result.output == "['A', 'B', 'C', 'D', 'E']"
+    assert result.usage.uncertain_calls == 0
+    assert len(healed.call_log) == 4, "c, d, e and the last turn"
+
+
+def test_calls_that_wait_for_a_place_among_several_runs_are_not_uncertain(log: Path) -> None:
+    async def program() -> None:
+        model = Held()
+        batch = asyncio.create_task(
+            arun_many(["q"], context=TEXT, adapter=model, max_calls=1, log=log)
+        )
+        while not model.asked:  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.001)
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+
+    asyncio.run(program())
+    (info,) = runs(log)
+    state = fold(events_of(log, info.run_id))
+    assert (len(state.calls), state.under_way) == (5, ("0.1",))
 
 
 def test_a_deadline_of_the_callers_own_cancels_cleanly(log: Path) -> None:

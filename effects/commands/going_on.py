@@ -243,7 +243,7 @@ def _standing(record: Record, on_uncertain: str, policy: Policy | None) -> str:
         return f"run {record.run_id} has finished: no call is made"
     how = "stopped" if state.status == "running" else f"ended ({state.status})"
     told = [f"run {record.run_id} {how} after event {state.seq:,}: {totals(state)}"]
-    if state.calls or state.tools:
+    if state.under_way:
         fate = (
             "made again, and perhaps paid twice" if on_uncertain == "retry" else "counted as failed"
         )

@@ -91,7 +91,7 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
             "environment": record.environment,
             "parent": record.info.parent if record.info else None,
             "parent_seq": record.info.parent_seq if record.info else None,
-            "in_flight": [*sorted(state.calls), *sorted(state.tools)],
+            "in_flight": [*state.under_way],
             "approvals": [asdict(item) for item in requests(record.run_id, record.events)],
             "damage": record.damage,
             "steps": [asdict(step) for step in steps],

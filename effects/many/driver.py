@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
-from effects.interpreter import Appended
 from effects.jobs import Parts, begin, go_on, open_log, read_events
+from effects.listeners import Appended
 from effects.log.base import EventLog
 from effects.many.budget import SHARED, Ledger, Used
 from effects.many.job import CheckedJob

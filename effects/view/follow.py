@@ -54,7 +54,7 @@ from rlm_fsm.tool_calls import answered
 from rlm_fsm.values import HostCall, Usage
 
 if TYPE_CHECKING:
-    from effects.interpreter import Appended
+    from effects.listeners import Appended
 
 _HEAD_CHARS = 400
 """Characters of a prompt or reply that an item holds: more than a line of any terminal."""

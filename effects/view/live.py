@@ -37,7 +37,7 @@ from rlm_fsm.ids import ROOT
 from rlm_fsm.reply import parse
 
 if TYPE_CHECKING:
-    from effects.interpreter import Appended
+    from effects.listeners import Appended
 
 _CALLS_SHOWN = 4
 """Replies shown of one batch; the others are counted."""

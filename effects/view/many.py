@@ -25,7 +25,7 @@ from rlm_fsm.event import ModelReplied, RunFinished, RunResumed, RunStarted
 from rlm_fsm.values import Usage
 
 if TYPE_CHECKING:
-    from effects.interpreter import Appended
+    from effects.listeners import Appended
 
 _ID_CHARS = 40
 _ERROR_CHARS = 160

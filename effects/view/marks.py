@@ -20,7 +20,7 @@ def marks(events: Sequence[Event]) -> dict[int, list[str]]:
         if isinstance(event, RunResumed):
             place = len(trace(events[:number]))
             found.setdefault(place, []).append(_went_on(event, before, state))
-    if (state.calls or state.tools) and state.status != "finished":
+    if state.under_way and state.status != "finished":
         told = f"{in_flight(state)} without an outcome: uncertain, and made again by a resume"
         found.setdefault(len(trace(events)), []).append(told)
     return found
@@ -28,7 +28,7 @@ def marks(events: Sequence[Event]) -> dict[int, list[str]]:
 
 def in_flight(state: RunState) -> str:
     """The calls that have begun and have no outcome, in words."""
-    ids = [*sorted(state.calls), *sorted(state.tools)]
+    ids = state.under_way
     more = ", …" if len(ids) > _IDS_SHOWN else ""
     return f"{plural(len(ids), 'call')} in flight ({', '.join(ids[:_IDS_SHOWN])}{more})"
 

@@ -24,7 +24,7 @@ from rlm_fsm.ids import ROOT, FrameId
 from rlm_fsm.state import RunState
 
 if TYPE_CHECKING:
-    from effects.interpreter import Appended
+    from effects.listeners import Appended
 
 _TEXT_CHARS = 100
 """How much of a text stands in a line."""

@@ -30,7 +30,7 @@ def state_lines(run_id: str, state: RunState) -> Iterator[str]:
     yield f"run {run_id} after event {state.seq:,}: {state.status}"
     for _, frame in sorted(state.frames.items()):
         yield f"frame {frame.id}: {_frame(frame)}"
-    if in_flight := [*sorted(state.calls), *sorted(state.tools)]:
+    if in_flight := state.under_way:
         yield f"in flight: {', '.join(in_flight)}"
     if queued := len(state.queue) + len(state.tool_queue):
         yield f"waiting for a place: {plural(queued, 'call')}"
@@ -55,7 +55,7 @@ def state_document(run_id: str, state: RunState) -> dict[str, Any]:
         "status": state.status,
         "query": state.query,
         "frames": [_frame_document(frame) for _, frame in sorted(state.frames.items())],
-        "in_flight": [*sorted(state.calls), *sorted(state.tools)],
+        "in_flight": [*state.under_way],
         "queued": _queued(state),
         "approvals": [
             {
