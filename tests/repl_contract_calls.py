@@ -268,11 +268,27 @@ class CallsContract(Driving):
         assert self.output(code, answerer=lambda p: said[p]) == expected
 
     def test_a_failed_subcall_of_a_json_batch_raises_or_is_marked(self) -> None:
-        (result,) = self.cells("llm_batch_json(['1', 'bad'])", answerer=bad_fails)
-        assert result.error is not None
-        assert "broken" in result.error.message
-        code = "r = llm_batch_json(['1', 'bad'], on_error='return')\nprint(r[0], r[1]['_raw'])"
-        assert self.output(code, answerer=bad_fails) == "1 [ERROR] broken\n"
+        def answerer(prompt: str) -> str | Answer:
+            return failed('status 400: {"error": [1]}') if prompt == "bad" else prompt
+
+        for name, first in (("json", {"n": 1}), ("records", [{"n": 1}])):
+            call = f"llm_batch_{name}(['{{\"n\": 1}}', 'bad']"
+            (result,) = self.cells(f"{call})", answerer=answerer)
+            assert result.error is not None
+            assert "status 400" in result.error.message
+            said = self.output(f"print({call}, on_error='return'))", answerer=answerer)
+            assert said == f"""[{first}, '[ERROR] status 400: {{"error": [1]}}']\n"""
+
+    def test_a_failed_json_batch_carries_the_values_that_arrived(self) -> None:
+        if not self.errors_carry_results:
+            pytest.skip("errors of this backend carry no data")
+        for name, first in (("json", {"n": 1}), ("records", [{"n": 1}])):
+            code = (
+                f"try:\n    llm_batch_{name}(['{{\"n\": 1}}', 'bad'])\n"
+                f"except {self.subcall_error} as e:\n    print(e.results)"
+            )
+            said = self.output(code, answerer=lambda p: failed("broken") if p == "bad" else p)
+            assert said == f"[{first}, None]\n"
 
     # The budget
 

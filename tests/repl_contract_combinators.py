@@ -2,7 +2,7 @@
 
 import json
 
-from repl_driving import Driving
+from repl_driving import Driving, failed
 
 from effects.repls.base import Answer, Paused
 
@@ -68,6 +68,32 @@ class CombinatorsContract(Driving):
         assert kinds(pauses) == [("forecast", 1), ("subcall", 3)]
         assert result.stdout.splitlines()[1:] == ["vote: 2 for 'Rome.', 1 for 'Oslo' of 3", "Rome."]
 
+    def test_a_vote_says_which_calls_failed(self) -> None:
+        def voter(prompt: str) -> str | Answer:
+            return (
+                says(prompt) if prompt[0] == "{" else failed("down") if " 2 of " in prompt else "A"
+            )
+
+        _, result = self.pauses("print(vote('?', n=3))", voter)
+        assert result.stdout.splitlines()[1:] == ["vote: 2 for 'A' of 3; 1 failed: down", "A"]
+
+    def test_a_vote_of_which_more_than_half_failed_is_none(self) -> None:
+        def voter(prompt: str) -> str | Answer:
+            return says(prompt) if prompt[0] == "{" else "A" if " 2 of " in prompt else LIMIT
+
+        code = f"try:\n    vote('?', n=3)\nexcept {self.subcall_limit_error} as e:\n    print(e)"
+        _, result = self.pauses(code, voter)
+        assert result.stdout.splitlines()[1].startswith(
+            "2 of 3 subcalls failed, too many for a vote"
+        )
+
+    def test_labels_that_differ_in_case_only_are_kept_apart(self) -> None:
+        def label(prompt: str) -> str | Answer:
+            return says(prompt) if prompt[0] == "{" else "1: us\n2: US\n3: Us"
+
+        _, result = self.pauses("print(classify_all(['x', 'y', 'z'], ['US', 'us']))", label)
+        assert result.stdout.splitlines()[-1] == "['us', 'US', None]"
+
     def test_what_does_not_fit_is_refused_before_the_first_call(self) -> None:
         code = (
             f"try:\n    map_chunks('q', ['a', 'b'])\nexcept {self.subcall_limit_error} as e:\n"
@@ -83,6 +109,15 @@ class CombinatorsContract(Driving):
             assert pauses == []
             assert result.error is not None
             assert result.error.kind == "TypeError"
+
+    def test_an_empty_question_is_called_empty(self) -> None:
+        pauses, result = self.pauses("map_chunks('', ['a'])", says)
+        assert pauses == []
+        assert result.error is not None
+        assert (result.error.kind, result.error.message) == (
+            "ValueError",
+            "question is empty: give the text of what to ask",
+        )
 
     def test_their_names_may_be_the_codes_own(self) -> None:
         own = "def vote(answers):\n    return 'mine'"

@@ -189,6 +189,15 @@ def test_lines_of_an_item_do_not_look_like_items() -> None:
         ("7: spam", ["spam", "ham"], "spam"),
         ("1: spam\n1: ham", ["spam", "ham"], "spam"),
         ("", ["spam", "ham"], None),
+        ("1: us", ["US", "us"], "us"),
+        ("1: **us**.", ["US", "us"], "us"),
+        ("1: Us", ["US", "us"], None),
+        ("1: it is us, I think", ["US", "us"], "us"),
+        ("1: it is Us, I think", ["US", "us"], None),
+        ("1: US or us", ["US", "us"], None),
+        ("1: spam or ham", ["spam", "Ham"], None),
+        ("1: Not Spam", ["Spam", "not spam"], "not spam"),
+        ("1: f()", ["f", "f()"], "f()"),
     ],
 )
 def test_labels_are_read_from_what_models_write(
@@ -228,12 +237,48 @@ def test_choices_decide_what_counts() -> None:
     assert host.levels[0][0].endswith("Reply with one of: yes, no.")
 
 
-def test_failures_do_not_vote_and_without_any_vote_it_raises() -> None:
-    assert voting("!down", "a", "!down").run("vote", "?", n=3) == "a"
-    with pytest.raises(SubcallError, match=r"none of 2 replies can be counted.*down"):
+def test_choices_that_differ_in_case_only_are_different_votes() -> None:
+    host = voting("us.", "us", "US")
+    assert host.run("vote", "?", n=3, choices=["US", "us"]) == "us"
+
+
+def test_failures_do_not_vote_and_the_line_tells_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host = voting("!down", "a", "!gone\nfor good", "b", "a")
+    assert host.run("vote", "?") == "a"
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == "vote: 2 for 'a', 1 for 'b' of 5; 2 failed, the first with: down"
+    assert voting("!gone\nfor good", "a").run("vote", "?", n=2) == "a"
+    assert capsys.readouterr().out.endswith("of 2; 1 failed: gone for good\n")
+
+
+def test_a_vote_of_which_more_than_half_failed_is_none() -> None:
+    with pytest.raises(SubcallError, match=r"2 of 3 subcalls failed.*with: down") as caught:
+        voting("!down", "a", "!gone").run("vote", "?", n=3)
+    assert caught.value.results == [None, "a", None]
+    assert not isinstance(caught.value, SubcallLimitError)
+    with pytest.raises(SubcallError, match=r"2 of 2 subcalls failed.*with: down"):
         voting("!down", "!down").run("vote", "?", n=2)
-    with pytest.raises(SubcallError, match="'maybe'"):
+
+
+def test_a_vote_that_a_limit_ended_says_so() -> None:
+    def ask(request: Ask) -> list[Answer]:
+        if request.calls[0]["kind"] == "forecast":
+            return [("text", json.dumps({**FORECAST, "subcalls": 3}))]
+        return [("text", "a"), ("error", "down"), ("limit", "max_subcalls")]
+
+    with pytest.raises(SubcallLimitError, match="2 of 3 subcalls failed") as caught:
+        drive(programs()["vote"]("?", n=3), ask)
+    assert caught.value.results == ["a", None, None]
+
+
+def test_replies_that_are_no_choice_do_not_vote_and_without_any_vote_it_raises() -> None:
+    with pytest.raises(SubcallError, match="none of 1 replies can be counted: 'maybe'"):
         voting("maybe").run("vote", "?", n=1, choices=["yes", "no"])
+    with pytest.raises(SubcallError, match="none of 2 replies can be counted: 'maybe'") as caught:
+        voting("!down", "maybe", "hm", "!down").run("vote", "?", n=4, choices=["yes", "no"])
+    assert caught.value.results == [None, "maybe", "hm", None]
 
 
 # -- arguments
@@ -242,7 +287,11 @@ def test_failures_do_not_vote_and_without_any_vote_it_raises() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "options", "error"),
     [
-        ("map_chunks", ("", ["a"]), {}, TypeError),
+        ("map_chunks", ("", ["a"]), {}, ValueError),
+        ("map_chunks", (" \n", ["a"]), {}, ValueError),
+        ("map_chunks", (None, ["a"]), {}, TypeError),
+        ("reduce_tree", (["a"], ""), {}, ValueError),
+        ("classify_all", (["a"], ["x"]), {"question": ""}, ValueError),
         ("map_chunks", ("q", 5), {}, TypeError),
         ("map_chunks", ("q", ["a"]), {"on_error": "ignore"}, ValueError),
         ("map_chunks", ("q", ["a"]), {"max_tokens": 0}, ValueError),
@@ -263,6 +312,13 @@ def test_wrong_arguments_are_told_before_anything_is_asked(
     with pytest.raises(error):
         host.run(name, *args, **options)
     assert (host.forecasts, host.levels) == ([], [])
+
+
+def test_an_empty_question_is_called_empty() -> None:
+    with pytest.raises(ValueError, match="question is empty: give the text of what to ask"):
+        Host().run("map_chunks", "", ["a"])
+    with pytest.raises(TypeError, match=r"question must be a text \(str\), not list"):
+        Host().run("map_chunks", ["a"], "q")
 
 
 # -- in runs

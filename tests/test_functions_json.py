@@ -114,6 +114,25 @@ def test_a_failed_subcall_raises(name: str, args: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("llm_batch_json", {"a": 1}), ("llm_batch_records", [{"a": 1}])]
+)
+def test_the_place_of_a_failed_subcall_is_never_data(name: str, value: Any) -> None:
+    answers = [("text", '{"a": 1}'), ("error", '400: {"error": {}}'), ("limit", "of [1, 2]")]
+
+    def drive_with(**options: Any) -> Any:
+        return drive(programs()[name](["p", "q", "r"], **options), lambda _: answers)
+
+    assert drive_with(on_error="return") == [
+        value,
+        '[ERROR] 400: {"error": {}}',
+        "[ERROR] of [1, 2]",
+    ]
+    with pytest.raises(SubcallError) as caught:
+        drive_with()
+    assert caught.value.results == [value, None, None]
+
+
+@pytest.mark.parametrize(
     ("name", "args"), [("llm_query_json", (5,)), ("llm_batch_json", ("p",)), ("budget", (1,))]
 )
 def test_wrong_arguments_are_type_errors(name: str, args: Any) -> None:

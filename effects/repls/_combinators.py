@@ -11,19 +11,19 @@ itself, with `_functions`, whose rules hold here too.
 3. Replies that say nothing (empty, NO_ANSWER, failed) aren't carried on.
 """
 
-# The parts of `_functions` that make calls are shared with this file alone.
+# The parts of `_functions` that make calls are shared with this file and `_functions_json`.
 # pyright: reportPrivateUsage=false
 
 import json
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _arguments, _functions
+    from effects.repls import _arguments, _functions, _labels
 else:
     import _arguments
     import _functions
+    import _labels
 
 FAN_IN = 8
 """Texts that one subcall of `reduce_tree` puts together."""
@@ -45,8 +45,6 @@ _CLASSIFY = (
 )
 _ATTEMPT = "{prompt}\n\n(Independent attempt {number} of {count}.)"
 """Equal prompts would be asked once, and a model would answer them alike."""
-_NUMBERED = re.compile(r"^\W*(\d+)\W+(.*)$", re.MULTILINE)
-_EDGES = " \t\r\n.!,;:*`'\"()[]"
 
 Program = Generator["_functions.Ask", "list[_functions.Answer]", Any]
 
@@ -129,7 +127,7 @@ def classify_all(
     several in a subcall.
     """
     texts = [" ".join(text.split()) for text in _arguments.texts_of("items", items)]
-    known = _labels(labels)
+    known = _labels.labels_of(labels)
     if _arguments.whole_number("per_call", per_call) < 1:
         raise ValueError(f"per_call must be 1 or more, not {per_call}")
     longest = max(len(label) for label in known)
@@ -141,7 +139,8 @@ def classify_all(
     line = yield from _forecast("classify_all", prompts, model=model, max_tokens=max_tokens)
     found: dict[str, str] = {}
     for group, reply in zip(groups, (yield from ask(prompts, line)), strict=True):
-        found.update(_read_labels(reply, group, list(known)))
+        if not reply.startswith(_functions.ERROR_MARK.strip()):
+            found.update(_labels.labels_read(reply, group, list(known)))
     missing = sum(text not in found for text in texts)
     if missing:
         told = f"classify_all: {missing:,} of {len(texts):,} items got no label (None)"
@@ -160,24 +159,32 @@ def vote(
 
     Replies count as equal apart from case and punctuation at their ends. With choices (texts), a
     reply that names none of them, or several, doesn't count. Of equally many, the first one wins.
+    Calls that failed are told of in that line; when more than half did, it raises.
     """
     text = _arguments.texts_of("the prompt", [prompt])[0]
     if _arguments.whole_number("n", n) < 1:
         raise ValueError(f"n must be 1 or more, not {n}")
-    allowed = None if choices is None else list(_labels(choices, "choices"))
+    allowed = None if choices is None else list(_labels.labels_of(choices, "choices"))
     prompts = [_ATTEMPT.format(prompt=text, number=i, count=n) for i in range(1, n + 1)]
     if allowed:
         prompts = [f"{one}\nReply with one of: {', '.join(allowed)}." for one in prompts]
-    ask = _asks("vote", model, max_tokens, "return")
+    calls = _functions._calls("vote", None, prompts, model, max_tokens, False)
     line = yield from _forecast("vote", prompts, model=model, max_tokens=max_tokens)
-    replies = yield from ask(prompts, line)
-    counted = _tally(replies, allowed)
+    answers = yield _functions.Ask(calls, True, line)
+    given = [reply for kind, reply in answers if kind == "text"]
+    results = [reply if kind == "text" else None for kind, reply in answers]
+    failures = _failures(answers)
+    if len(given) < n / 2:
+        told = f"{n - len(given)} of {n} subcalls failed, too many for a vote{failures}"
+        is_limit = any(kind == "limit" for kind, _ in answers)
+        raise _functions._ERRORS["limit" if is_limit else "error"](told, results)
+    counted = _tally(given, allowed)
     if not counted:
-        failed = [reply for reply in replies if reply.startswith(_functions.ERROR_MARK.strip())]
-        why = f", the first with: {failed[0]}" if failed else f": {replies[0][:200]!r}"
-        raise _functions.SubcallError(f"none of {n} replies can be counted{why}", replies)
+        told = f"none of {len(given)} replies can be counted: {given[0][:200]!r}"
+        raise _functions.SubcallError(told, results)
     told = ", ".join(f"{count} for {reply[:60]!r}" for reply, count in counted[:4])
-    yield _functions.Ask([], False, f"vote: {told} of {n}")
+    failed = f"; {n - len(given)} failed{failures}" if failures else ""
+    yield _functions.Ask([], False, f"vote: {told} of {n}{failed}")
     return counted[0][0]
 
 
@@ -235,6 +242,13 @@ def _forecast(
     return f"{fn}: {at_most}{calls}{plural}, at most about {told['tokens']:,} tokens{cost}"
 
 
+def _failures(answers: "Sequence[_functions.Answer]") -> str:
+    """What the calls that failed ended with: the end of a sentence, in one line; empty for none."""
+    failed = [" ".join(text.split())[:200] for kind, text in answers if kind != "text"]
+    first = ", the first with" if failed[1:] else ""
+    return f"{first}: {failed[0]}" if failed else ""
+
+
 # -- trees
 
 
@@ -274,24 +288,12 @@ def _says(text: str) -> bool:
     """Whether a text says anything."""
     bare = text.strip()
     return bool(bare) and not (
-        bare.strip(_EDGES).upper() == _functions.NO_ANSWER
+        bare.strip(_labels.EDGES).upper() == _functions.NO_ANSWER
         or bare.startswith(_functions.ERROR_MARK.strip())
     )
 
 
-# -- labels
-
-
-def _labels(labels: object, name: str = "labels") -> dict[str, str]:
-    """The labels with what they mean, which may be nothing."""
-    if isinstance(labels, Mapping):
-        pairs = cast(Mapping[object, object], labels)
-        known = {str(label).strip(): str(meaning).strip() for label, meaning in pairs.items()}
-    else:
-        known = {text.strip(): "" for text in _arguments.texts_of(name, labels)}
-    if not known or "" in known:
-        raise ValueError(f"{name} must be a list of texts that aren't empty, not {labels!r:.200}")
-    return known
+# -- items
 
 
 def _packed(texts: Sequence[str], most: int) -> list[list[str]]:
@@ -313,42 +315,6 @@ def _classified(items: Sequence[str], labels: Mapping[str, str], question: str) 
     return "\n".join([head, "", *(f"{n}: {item}" for n, item in enumerate(items, 1))])
 
 
-def _read_labels(reply: str, items: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """The labels that a reply gives to items; the first one of each counts."""
-    if reply.startswith(_functions.ERROR_MARK.strip()):
-        return {}
-    found: dict[str, str] = {}
-    for number, rest in _NUMBERED.findall(reply):
-        label = _label(rest, labels)
-        if label is not None and 1 <= int(number) <= len(items):
-            found.setdefault(items[int(number) - 1], label)
-    if not found and len(items) == 1 and (label := _label(reply, labels)) is not None:
-        found[items[0]] = label
-    return found
-
-
-def _label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that a text is, or the only one that it names."""
-    plain = _plain(text)
-    for label in labels:
-        if _plain(label) == plain:
-            return label
-    named = [
-        label for label in labels if re.search(rf"(?<!\w){re.escape(_plain(label))}(?!\w)", plain)
-    ]
-    # "not spam" names "spam" too: of labels that hold one another, the longest is meant.
-    longest = [label for label in named if not any(_holds(other, label) for other in named)]
-    return longest[0] if len(longest) == 1 else None
-
-
-def _holds(other: str, label: str) -> bool:
-    return other != label and _plain(label) in _plain(other)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(_EDGES)
-
-
 def _tally(replies: Sequence[str], allowed: Sequence[str] | None) -> list[tuple[str, int]]:
     """Different replies with how often each was given, most often first."""
     first: dict[str, str] = {}
@@ -356,9 +322,9 @@ def _tally(replies: Sequence[str], allowed: Sequence[str] | None) -> list[tuple[
     for reply in replies:
         if reply.startswith(_functions.ERROR_MARK.strip()) or not reply.strip():
             continue
-        named = reply.strip() if allowed is None else _label(reply, allowed)
+        named = reply.strip() if allowed is None else _labels.label_in(reply, allowed)
         if named is not None:
-            key = _plain(named)
+            key = _labels.bare(named) if allowed is None else named
             first.setdefault(key, named)
             counts[key] = counts.get(key, 0) + 1
     order = sorted(counts, key=lambda key: -counts[key])
@@ -366,6 +332,8 @@ def _tally(replies: Sequence[str], allowed: Sequence[str] | None) -> list[tuple[
 
 
 def _question(question: object) -> str:
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(question, str):
         raise TypeError(f"question must be a text (str), not {type(question).__name__}")
+    if not question.strip():
+        raise ValueError("question is empty: give the text of what to ask")
     return question

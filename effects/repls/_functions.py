@@ -33,11 +33,12 @@ MAX_ANSWER_CHARS = 80
 
 
 class SubcallError(RuntimeError):
-    """A subcall failed. `results` holds the answers that did arrive, None where one is missing."""
+    """A subcall failed. `results` holds what did arrive (texts, or data where that was asked for),
+    None where an answer is missing."""
 
-    def __init__(self, message: str, results: Iterable[str | None] = ()) -> None:
+    def __init__(self, message: str, results: Iterable[Any] = ()) -> None:
         super().__init__(message)
-        self.results: list[str | None] = list(results)
+        self.results: list[Any] = list(results)
 
 
 class SubcallLimitError(SubcallError):

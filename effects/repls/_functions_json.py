@@ -7,15 +7,21 @@ itself, with `_functions`, whose rules hold here too.
    or array that stands in it.
 2. A reply that holds no JSON is data too, and marked: a dict with ``_parse_error`` and ``_raw``,
    so that one bad reply doesn't lose a batch.
+3. A subcall that failed has no reply: it raises, or its place holds the text that `llm_batch` has
+   there, whatever stands in it.
 """
+
+# The parts of `_functions` that make calls are shared with this file too.
+# pyright: reportPrivateUsage=false
 
 import json
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _functions
+    from effects.repls import _arguments, _functions
 else:
+    import _arguments
     import _functions
 
 RECORD_KEYS = ("records", "items", "entities", "results", "data")
@@ -94,8 +100,6 @@ def _query(name: str, read: Callable[[str], Any]) -> Callable[..., Program]:
 
 
 def _batch(name: str, read: Callable[[str], Any]) -> Callable[..., Program]:
-    ask = _functions.batch(name, None, "")
-
     def batch(
         prompts: object,
         model: str | None = None,
@@ -103,8 +107,9 @@ def _batch(name: str, read: Callable[[str], Any]) -> Callable[..., Program]:
         on_error: str = "raise",
         dedupe: bool = True,
     ) -> Program:
-        replies: list[str] = yield from ask(prompts, model, max_tokens, on_error, dedupe)
-        return [read(reply) for reply in replies]
+        texts = _arguments.texts_of("prompts", prompts)
+        calls = _functions._calls(name, None, texts, model, max_tokens, dedupe=dedupe)
+        return (yield from _functions._many(calls, True, on_error, read=read))
 
     batch.__doc__ = _BATCH_DOC[read.__name__]
     return batch
