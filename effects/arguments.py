@@ -21,9 +21,19 @@ _LOG_METHODS = ("append", "load", "runs", "lead")
 def check_objects(**given: Any) -> None:
     """`UsageError` for a value that isn't of its argument's class; None is left to defaults."""
     for name, value in given.items():
-        kind, wanted = _OBJECTS[name]
-        if value is not None and not isinstance(value, kind):
-            raise UsageError(f"{name}={value!r}: give {wanted}")
+        check_kind(name, value, *_OBJECTS[name])
+
+
+def check_kind(name: str, value: object, kind: type, wanted: str) -> None:
+    """`UsageError` for a value that is neither of the class nor None."""
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{name}={value!r}: give {wanted}")
+
+
+def check_choice(name: str, value: object, *known: str) -> None:
+    """`UsageError` for a value that is none of those that are known."""
+    if value not in known:
+        raise UsageError(f"{name}={value!r}: choose {' or '.join(map(repr, known))}")
 
 
 def check_log(log: object) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,16 @@ def test_rows_are_written_as_jsonl_and_as_a_table(tmp_path: Path):
     assert done.cost_usd == 0.5
 
 
+def test_metadata_with_lone_surrogates_goes_into_a_table(tmp_path: Path):
+    metadata = {"a": ["\udfff é", {"b\ud800": "\ud800"}], "\udc00": 1}
+    done = run_many([Job("q", "text", metadata=metadata)], adapter=answering(), log=":memory:")
+    done.to_sqlite(tmp_path / "rows.db")
+    with sqlite3.connect(tmp_path / "rows.db") as connection:
+        ((stored,),) = connection.execute("SELECT metadata FROM results").fetchall()
+    connection.close()
+    assert stored == '{"a": ["? é", {"b?": "?"}], "?": 1}'
+
+
 def test_a_trace_can_be_read_when_the_log_is_in_memory():
     done = run_many([("q", "text")], adapter=answering(), log=":memory:")
     trace = done[0].trace
@@ -211,14 +222,33 @@ def test_lines_of_a_file_are_named_and_its_paths_are_relative_to_it(tmp_path: Pa
         ({"max_failures": -1}, "max_failures=-1"),
         ({"name": "a b"}, "name='a b'"),
         ({"name": "x" * 31}, "give 1 to 30"),
+        ({"name": 5}, "name=5: give 1 to 30"),
         ({"max_tokens": 0}, "max_tokens=0"),
+        ({"policy": {}}, "policy={}: give a Policy"),
+        ({"policy": {"max_steps": 3}}, "policy={'max_steps': 3}: give a Policy"),
+        ({"budget": {}}, "budget={}: give a Budget, or None"),
+        ({"budget": 0}, "budget=0: give a Budget, or None"),
+        ({"budget": {"max_cost_usd": 1}}, "budget={'max_cost_usd': 1}: give a Budget"),
+        ({"on_row": 5}, "on_row=5: give a function, or None"),
+        ({"progress": "no"}, "progress='no': give True, False or None"),
+        ({"watcher": 5}, "watcher=5: give a Watcher, or None"),
+        ({"on_uncertain": "x"}, "on_uncertain='x': choose 'retry' or 'fail'"),
+        ({"on_changed_output": None}, "on_changed_output=None: choose 'raise' or 'accept'"),
     ],
 )
-def test_bad_options_are_refused_before_anything_starts(options: dict[str, Any], message: str):
+def test_bad_options_are_refused_before_anything_starts(
+    options: dict[str, Any], message: str, tmp_path: Path
+):
     model = answering()
-    with pytest.raises(UsageError, match=message):
-        run_many([("q", "text")], adapter=model, log=":memory:", **options)
-    assert model.calls == []
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run_many([("q", "text")], adapter=model, log=tmp_path / "log", **options)
+    assert (model.calls, list(tmp_path.iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize("rlm", [0, "gpt-5", RLM])
+def test_what_is_no_rlm_is_refused(rlm: Any):
+    with pytest.raises(UsageError, match="give an RLM, or None"):
+        run_many([("q", "text")], rlm=rlm)
 
 
 @pytest.mark.parametrize(

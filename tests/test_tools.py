@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from functools import partial
@@ -377,11 +378,30 @@ def test_what_is_no_tool_is_refused_before_anything_starts(tools: Any, why: str)
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout_s": 0}, {"max_chars": 1}, {"max_chars": 2.5}, {"idempotent": "yes"}]
+    ("options", "wanted"),
+    [
+        ({"timeout_s": 0}, "give seconds above 0, or None"),
+        ({"timeout_s": "5"}, "give seconds above 0, or None"),
+        ({"timeout_s": True}, "give seconds above 0, or None"),
+        ({"timeout_s": float("nan")}, "give seconds above 0, or None"),
+        ({"max_chars": 1}, "give a whole number, 2 or more"),
+        ({"max_chars": 2.5}, "give a whole number, 2 or more"),
+        ({"max_chars": None}, "give a whole number, 2 or more"),
+        ({"idempotent": "yes"}, "give True, False or None"),
+        ({"idempotent": 1}, "give True, False or None"),
+        ({"needs_approval": "no"}, "give True or False"),
+        ({"needs_approval": None}, "give True or False"),
+        ({"name": 5}, "give a text, or None"),
+        ({"description": 5}, "give a text, or None"),
+    ],
 )
-def test_a_bad_option_of_a_tool_is_refused(options: dict[str, Any]):
-    with pytest.raises(UsageError, match=next(iter(options))):
+def test_a_bad_option_of_a_tool_is_refused(options: dict[str, Any], wanted: str):
+    ((name, value),) = options.items()
+    told = re.escape(f"{name}={value!r}: {wanted}")
+    with pytest.raises(UsageError, match=told):
         tool(weather, **options)
+    with pytest.raises(UsageError, match=told):
+        tool(**options)
 
 
 @BACKENDS

@@ -105,7 +105,8 @@ def checked_jobs(jobs: Jobs, context: object = None) -> list[CheckedJob]:
 
 def check_name(name: str) -> str:
     """The name of a batch, if run ids can begin with it."""
-    if not _NAME.fullmatch(name) or len(name) > NAME_CHARS:
+    is_text = isinstance(cast(object, name), str)
+    if not is_text or not _NAME.fullmatch(name) or len(name) > NAME_CHARS:
         raise UsageError(
             f"name={name!r}: give 1 to {NAME_CHARS} letters, digits, dots, dashes or underscores"
         )

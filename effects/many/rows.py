@@ -210,8 +210,10 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]])
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:
-    """Texts as SQLite can hold them: lone surrogates, which UTF-8 lacks, as question marks."""
+    """A row as SQLite can hold it: metadata as JSON, and lone surrogates, which UTF-8 lacks, as
+    question marks, wherever they stand."""
+    texts = {**row, "metadata": json.dumps(row["metadata"], ensure_ascii=False)}
     return {
         name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-        for name, value in row.items()
+        for name, value in texts.items()
     }

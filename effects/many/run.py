@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any, cast
 
 from effects.adapters.base import ModelAdapter
+from effects.arguments import check_choice, check_function, check_kind, check_objects
 from effects.jobs import Parts
 from effects.log.memory import MemoryLog
 from effects.many.budget import SHARED, Budget, Ledger
@@ -91,6 +92,13 @@ async def arun_many(
     """`run_many` for asynchronous programs. Cancelling it cancels the runs cleanly."""
     began_s = time.monotonic()
     _check_counts(max_runs=max_runs, max_calls=max_calls, max_failures=max_failures)
+    check_kind("budget", budget, Budget, "a Budget, or None")
+    check_kind("rlm", rlm, RLM, "an RLM, or None")
+    check_kind("progress", progress, bool, "True, False or None")
+    check_function("on_row", on_row)
+    _check_watcher(watcher)
+    check_choice("on_uncertain", on_uncertain, "retry", "fail")
+    check_choice("on_changed_output", on_changed_output, "raise", "accept")
     budget = budget or Budget()
     rlm, policy = _model(rlm, adapter, budget, options)
     checked = checked_jobs(jobs, context)
@@ -171,8 +179,9 @@ def _model(
             raise UsageError(f"pass rlm= or {named}, not both")
         _check_cost(rlm, budget)
         return rlm, rlm.options.policy
-    policy = cast(Policy, options.pop("policy", None) or Policy())
-    capped = policy
+    given = options.pop("policy", None)
+    check_objects(policy=given)
+    policy = capped = Policy() if given is None else cast(Policy, given)
     for limit in SHARED:
         most, own = getattr(budget, limit), getattr(policy, limit)
         if most is not None and (own is None or own > most):
@@ -208,6 +217,12 @@ def _check_counts(**counts: int | None) -> None:
         least = 0 if name == "max_failures" else 1
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name}={value!r}: give a whole number, {least} or more")
+
+
+def _check_watcher(watcher: object) -> None:
+    methods = ("begin", "handle", "ended", "close")
+    if watcher is not None and not all(callable(getattr(watcher, name, None)) for name in methods):
+        raise UsageError(f"watcher={watcher!r}: give a Watcher, or None")
 
 
 def _progress(wanted: bool | None) -> Watcher | None:

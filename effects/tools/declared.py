@@ -22,6 +22,15 @@ _KINDS: dict[Any, ParameterKind] = {
     inspect.Parameter.VAR_KEYWORD: "options",
 }
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "name": (lambda value: isinstance(value, str | None), "a text, or None"),
+    "description": (lambda value: isinstance(value, str | None), "a text, or None"),
+    "needs_approval": (lambda value: isinstance(value, bool), "True or False"),
+    "timeout_s": (lambda value: value is None or _is_time(value), "seconds above 0, or None"),
+    "idempotent": (lambda value: isinstance(value, bool | None), "True, False or None"),
+    "max_chars": (lambda value: type(value) is int and value >= 2, "a whole number, 2 or more"),
+}
+"""What each option of a tool may be, and how that is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +130,19 @@ def tool(
 
     Raises `UsageError` for what can't be a tool.
     """
+    if fn is not None and not callable(cast(object, fn)):
+        raise UsageError(f"{fn!r} is no tool: give a function")
+    source: Any = getattr(fn, "func", fn) if issubclass(type(fn), partial) else fn
+    called = "" if fn is None else getattr(source, "__name__", "") or type(fn).__name__
+    _check(
+        f"tool {name or called}".rstrip(),
+        name=name,
+        description=description,
+        needs_approval=needs_approval,
+        timeout_s=timeout_s,
+        idempotent=idempotent,
+        max_chars=max_chars,
+    )
     if fn is None:
 
         def declare(found: Function) -> Tool:
@@ -135,25 +157,27 @@ def tool(
             )
 
         return declare
-    if not callable(cast(object, fn)):
-        raise UsageError(f"{fn!r} is no tool: give a function")
-    source: Any = getattr(fn, "func", fn) if issubclass(type(fn), partial) else fn
-    called = name or getattr(source, "__name__", "") or type(fn).__name__
-    if timeout_s is not None and not timeout_s > 0:
-        raise UsageError(f"tool {called}: timeout_s={timeout_s!r}: give seconds above 0, or None")
-    if type(max_chars) is not int or max_chars < 2:
-        raise UsageError(f"tool {called}: max_chars={max_chars!r}: give a whole number, 2 or more")
-    if idempotent not in (None, True, False):
-        raise UsageError(f"tool {called}: idempotent={idempotent!r}: give True, False or None")
     words = inspect.getdoc(source) if description is None else inspect.cleandoc(description)
     made = Tool(
         fn=fn,
-        name=called,
+        name=name or called,
         description=(words or "").strip(),
-        needs_approval=bool(needs_approval),
+        needs_approval=needs_approval,
         timeout_s=timeout_s,
         idempotent=idempotent,
         max_chars=max_chars,
     )
     assert made.spec, "its signature is known"
     return made
+
+
+def _check(what: str, **given: object) -> None:
+    """`UsageError` for an option that isn't what `_OPTIONS` says."""
+    for name, value in given.items():
+        fits, wanted = _OPTIONS[name]
+        if not fits(value):
+            raise UsageError(f"{what}: {name}={value!r}: give {wanted}")
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
