@@ -9,7 +9,7 @@ import logging
 import math
 import platform
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ from rlm_fsm.errors import (
     UsageError,
 )
 from rlm_fsm.event import DERIVED, Event, OnUncertain, RunResumed, RunStarted
-from rlm_fsm.fold import advance, last_boundary
+from rlm_fsm.fold import advance, branching
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
@@ -188,10 +188,9 @@ async def branch(
         if not 1 <= at == len(events):
             raise UsageError(f"at={at}: the run {parent} has events 1 to {len(events)}")
         interpreter = _interpreter(parts, log, fork, on_changed_output)
-        boundary = at - 1 if edit is not None else last_boundary(events)
-        tail = events[boundary : boundary + 1]
+        boundary, tail = branching(events)
         if edit is not None:
-            tail = [_edited(tail[0], edit, at)]
+            boundary, tail = at - 1, (_edited(events[-1], edit, at),)
         had: dict[str, str] = {}
         interpreter.restore(noting(events[:boundary], had))
         parts = _with_cache(parts, had)
@@ -220,7 +219,7 @@ def _own_start(
     parts: Parts,
     environment: Mapping[str, str],
     before: RunState,
-    tail: list[Event],
+    tail: Sequence[Event],
     changes: Mapping[str, Any],
 ) -> list[Event]:
     """What a fork appends first: that it goes on, under which options, and its own outcome."""

@@ -67,15 +67,19 @@ def state_at(events: Iterable[Event], seq: int) -> RunState:
     return state
 
 
-def last_boundary(events: Sequence[Event]) -> int:
-    """How many of these events stand before the last commit that is not whole; all of them, when
-    it is."""
+def branching(events: Sequence[Event]) -> tuple[int, tuple[Event, ...]]:
+    """Where a fork begins that shares these events, and the outcome that it takes over as its own.
+
+    It shares whole commits. The outcome of the last one, where that isn't whole, is the fork's own;
+    but for a person's answer to a call, which was an answer to one run.
+    """
     state, boundary = INITIAL, 0
     for event in events:
         state, _ = step(state, event)
         if not state.owed:
             boundary = state.seq
-    return boundary
+    outcome = tuple(events[boundary : boundary + 1])
+    return boundary, () if isinstance(next(iter(outcome), None), ApprovalGiven) else outcome
 
 
 def pending(state: RunState) -> tuple[Effect, ...]:

@@ -61,11 +61,11 @@ def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
     brings their sessions back first.
     """
     uncertain = () if event.is_fork else state.under_way
-    not_made = state.not_made
+    before, not_made = state.options, state.not_made
     state = _going_on(state, frame, event)
     cells = frames.under_way(state)
     state = evolve(state, uncertain=state.uncertain + len(uncertain))
-    state, tools = tool_calls.going_on(state, event, not_made)
+    state, tools = tool_calls.going_on(state, event, before, not_made)
     models: list[Effect] = []
     for name in sorted(state.calls):
         call = state.calls[name]

@@ -13,11 +13,16 @@ call is an effect like a model call: announced before it starts, recorded when i
 4. A call that was in flight when the run stopped is made again, or fails, as the tool's
    ``idempotent`` says, and else ``on_uncertain``. In a fork too: the other run's call may have done
    what it does. One that a person has agreed to fails, unless its tool says otherwise: the person
-   agreed to one call, and the code may ask for another.
-5. Equal calls are never merged: a function of a program may do something.
+   agreed to one call, and the code may ask for another. So an answer that was given while the run
+   stood doesn't count for its forks.
+5. Whether a call needs an approval is what its tool says when the call is made: a resume asks for
+   one that waits for a place, and not for one that waits for a person, when that has changed.
+6. Equal calls are never merged: a function of a program may do something.
 """
 
 from collections.abc import Mapping
+
+from pyrsistent import pdeque
 
 from rlm_fsm import typed
 from rlm_fsm.calls import Step, announced, at, deliver
@@ -54,12 +59,9 @@ def begin(state: RunState, frame: Frame, calls: Mapping[CallId, HostCall]) -> St
         call = CallTool(
             frame=frame.id, call_id=call_id, tool=asked.fn, arguments=TextRef.of(asked.prompt)
         )
-        spec = spec_of(state.options, asked.fn)
-        if spec is not None and spec.needs_approval:
-            approvals = state.approvals.set(call_id, Approval(call=call))
-            state = evolve(state, approvals=approvals)
-            told = ApprovalAsked(frame=frame.id, call_id=call_id, tool=call.tool)
-            effects += [Record(event=told), _ask(call)]
+        if _needs_approval(state.options, call):
+            state, more = _ask_for(state, call)
+            effects += more
         else:
             state = evolve(state, tool_queue=state.tool_queue.append(call))
     state, started = pump(state)
@@ -94,15 +96,35 @@ def ending(state: RunState) -> tuple[Record, ...]:
     return (Record(event=ended),)
 
 
-def going_on(state: RunState, event: RunResumed, not_made: frozenset[CallId]) -> Step:
+def going_on(
+    state: RunState, event: RunResumed, before: Options, not_made: frozenset[CallId]
+) -> Step:
     """What becomes of the calls of a run that is resumed: those in flight, of which some were not
-    made yet, and those for which a person was asked."""
+    made yet, those that wait for a place, and those for which a person was asked. `before`: the
+    options under which they were asked for."""
+
+    def is_new(call: CallTool) -> bool:
+        """Whether the call needs an approval that it didn't need."""
+        return _needs_approval(state.options, call) and not _needs_approval(before, call)
+
     effects: list[Effect] = []
+    to_ask: list[CallTool] = []
     for call in (state.tools[name] for name in sorted(state.tools)):
-        is_made = call.call_id in not_made or _may_be_made_twice(state.options, call, event)
-        effects += announced(call) if is_made else (Record(event=_lost(call)),)
+        if call.call_id not in not_made and not _may_be_made_twice(state.options, call, event):
+            effects.append(Record(event=_lost(call)))
+        elif is_new(call):
+            state = evolve(state, tools=state.tools.remove(call.call_id))
+            to_ask.append(call)
+        else:
+            effects += announced(call)
+    to_ask += filter(is_new, state.tool_queue)
+    queue = pdeque(call for call in state.tool_queue if not is_new(call))
+    state = evolve(state, tool_queue=queue)
     for name in sorted(state.approvals):
-        state, more = _asked_again(state, state.approvals[name])
+        state, more = _asked_again(state, state.approvals[name], event)
+        effects += more
+    for call in to_ask:
+        state, more = _ask_for(state, call)
         effects += more
     state, more = pump(state)
     return state, (*effects, *more)
@@ -179,11 +201,26 @@ def _may_be_made_twice(options: Options, call: CallTool, event: RunResumed) -> b
     return event.on_uncertain == "retry" and not (spec is not None and spec.needs_approval)
 
 
-def _asked_again(state: RunState, approval: Approval) -> Step:
-    if approval.given is not None:
+def _asked_again(state: RunState, approval: Approval, event: RunResumed) -> Step:
+    call = approval.call
+    if not _needs_approval(state.options, call):
+        approvals = state.approvals.remove(call.call_id)
+        return evolve(state, approvals=approvals, tool_queue=state.tool_queue.append(call)), ()
+    if approval.given is not None and not event.is_fork:
         return _judged(state, approval, approval.given)
-    asked = state.approvals.set(approval.call.call_id, evolve(approval, is_put_off=False))
-    return evolve(state, approvals=asked), (_ask(approval.call),)
+    asked = state.approvals.set(call.call_id, Approval(call=call))
+    return evolve(state, approvals=asked), (_ask(call),)
+
+
+def _ask_for(state: RunState, call: CallTool) -> Step:
+    told = ApprovalAsked(frame=call.frame, call_id=call.call_id, tool=call.tool)
+    approvals = state.approvals.set(call.call_id, Approval(call=call))
+    return evolve(state, approvals=approvals), (Record(event=told), _ask(call))
+
+
+def _needs_approval(options: Options, call: CallTool) -> bool:
+    spec = spec_of(options, call.tool)
+    return spec is not None and spec.needs_approval
 
 
 def _unanswered(state: RunState) -> list[Approval]:

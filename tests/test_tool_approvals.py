@@ -21,6 +21,7 @@ from rlm_fsm import (
     UsageError,
     approvals,
     approve,
+    fork,
     replay,
     resume,
     run,
@@ -168,6 +169,37 @@ def test_what_cannot_be_approved_is_refused_with_what_can(send: Any, tmp_path: P
     other = run("q", "text", adapter=FakeAdapter(script=["FINAL: 1"]), log=log).run_id
     with pytest.raises(UsageError, match=r"\(finished\) waits for no approval"):
         approve(other, log=log)
+
+
+@pytest.mark.parametrize("at", [ApprovalGiven, RunFinished])
+def test_a_fork_of_a_run_with_an_answer_asks_again(send: Any, sent: Sent, at: type, tmp_path: Path):
+    log = tmp_path / "log.db"
+    run_id = run("q", "text", adapter=model(ONE), log=log, tools=[send]).run_id
+    approve(run_id, log=log)
+    number = max(n for n, event in enumerate(recorded(log, run_id), 1) if isinstance(event, at))
+    branch = fork(run_id, at=number, log=log, adapter=model(ONE), tools=[send])
+    assert (branch.status, sent) == ("waiting", [])
+    asked: list[str] = []
+
+    def agree(request: ApprovalRequest) -> bool:
+        asked.append(request.call_id)
+        return True
+
+    last = FakeAdapter(["FINAL: done"])
+    again = fork(run_id, at=number, log=log, adapter=last, tools=[send], on_approval=agree)
+    assert (again.status, asked, sent) == ("finished", ["0.1"], ["Ann"])
+    last = FakeAdapter(["FINAL: done"])
+    assert resume(run_id, log=log, adapter=last, tools=[send]).status == "finished"
+    assert sent == ["Ann", "Ann"]
+
+
+def test_what_a_tool_needs_now_holds_for_calls_that_wait(send: Any, sent: Sent, tmp_path: Path):
+    log = tmp_path / "log.db"
+    run_id = run("q", "text", adapter=model(ONE), log=log, tools=[send]).run_id
+    free = tool(send.fn, needs_approval=False)
+    last = FakeAdapter(["FINAL: done"])
+    assert resume(run_id, log=log, adapter=last, tools=[free]).status == "finished"
+    assert sent == ["Ann"]
 
 
 def test_nobody_approves_while_somebody_works_on_the_run(send: Any, tmp_path: Path):

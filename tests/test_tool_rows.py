@@ -1,5 +1,8 @@
 """Tools in the table: their rows, the window of calls, and what a resume does with them."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from machine import Machine, code, kinds, names
 
@@ -8,13 +11,14 @@ from rlm_fsm.errors import IllegalEvent, UsageError
 from rlm_fsm.event import (
     ApprovalGiven,
     ApprovalPostponed,
+    Cancelled,
     CodePaused,
     DeadlinePassed,
     RunResumed,
     ToolFailed,
     ToolReturned,
 )
-from rlm_fsm.fold import fold, pending
+from rlm_fsm.fold import branching, fold, pending
 from rlm_fsm.ids import CallId, FrameId, frame_of
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
@@ -343,6 +347,77 @@ def test_a_fork_makes_no_call_again_that_may_not_be_made_twice():
     call(machine, "once", "look")
     effects = machine.send(RunResumed(is_fork=True))
     assert kinds(effects) == ["CallTool 0.2"]
+    assert machine.state.uncertain == 0
+
+
+def test_a_fork_asks_for_what_was_answered_in_the_run_that_it_left():
+    machine = begun()
+    call(machine, "send", "send")
+    machine.send(nobody("0.1"), nobody("0.2"))
+    machine.send(given("0.1"))
+    machine.send(given("0.2", False))
+    assert kinds(machine.send(RunResumed(is_fork=True))) == ["AskApproval 0.1", "AskApproval 0.2"]
+    assert kinds(machine.send(given("0.1"))) == ["CallTool 0.1"]
+
+
+def test_a_fork_at_a_persons_answer_begins_before_it():
+    machine = begun()
+    call(machine, "send")
+    asked = len(machine.log)
+    machine.send(given("0.1"))
+    assert branching(machine.log[: asked + 1]) == (asked, ())
+    assert branching(machine.log) == (len(machine.log), ()), "the call was announced: it is shared"
+
+
+def other(spec: ToolSpec, **changes: Any) -> Options:
+    """The options of `begun` with one of its tools changed."""
+    tools = tuple(replace(t, **changes) if t is spec else t for t in (LOOK, SEND, ONCE, OFTEN))
+    machine = begun()
+    return replace(machine.state.options, tools=tools)
+
+
+def test_a_tool_that_needs_no_approval_any_more_is_called_without():
+    machine = begun()
+    call(machine, "send")
+    machine.send(nobody("0.1"))
+    resumed = RunResumed(options=other(SEND, needs_approval=False))
+    assert kinds(machine.send(resumed)) == ["CallTool 0.1"]
+
+
+def test_a_tool_that_needs_an_approval_now_is_asked_for_before_it_is_called():
+    machine = begun(max_concurrent_tools=1)
+    call(machine, "often", "often", "look")
+    options = replace(other(OFTEN, needs_approval=True), max_concurrent_tools=1)
+    effects = machine.send(RunResumed(options=options))
+    assert kinds(effects) == ["AskApproval 0.1", "AskApproval 0.2", "CallTool 0.3"]
+    assert names(machine.commits[-1]) == [
+        "RunResumed",
+        "ApprovalAsked",
+        "ApprovalAsked",
+        "EffectStarted",
+    ]
+    machine.send(returned("0.3"))
+    assert kinds(machine.send(given("0.1"), given("0.2", False))) == ["CallTool 0.1"]
+    (effect,) = machine.send(returned("0.1"))
+    assert [outcome.kind for outcome in effect.outcomes] == ["text", "denied", "text"]
+
+
+def test_a_call_that_was_agreed_to_and_waits_for_a_place_is_not_asked_for_again():
+    machine = begun(max_concurrent_tools=1)
+    call(machine, "look", "send")
+    machine.send(given("0.2"))
+    assert kinds(machine.send(RunResumed())) == ["CallTool 0.1"]
+    assert kinds(machine.send(returned("0.1"))) == ["CallTool 0.2"]
+
+
+def test_a_call_that_was_not_made_before_the_run_stopped_is_made():
+    machine = begun()
+    call(machine, "once", "send")
+    machine.send(given("0.2"))
+    machine.send(Cancelled(reason="enough", not_made=(CallId("0.1"), CallId("0.2"))))
+    assert machine.state.under_way == ()
+    effects = machine.send(RunResumed(on_uncertain="fail"))
+    assert kinds(effects) == ["CallTool 0.1", "CallTool 0.2"]
     assert machine.state.uncertain == 0
 
 

@@ -66,7 +66,8 @@ class AnyToolSchedule(AnySchedule):
         if on_uncertain == "fail":
             again = {name for name in again if self.state.tools[name].tool == "look"}
         before = set(self.state.tools)
-        uncertain = self.state.uncertain + len(self.state.calls) + len(before)
+        again |= before & self.state.not_made
+        uncertain = self.state.uncertain + len(self.state.under_way)
         self.stopped, self.outstanding = False, []
         self.commit([RunResumed(on_uncertain=on_uncertain)])
         assert self.state.uncertain == uncertain
