@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from effects.repls.base import ReplSettings
+from effects.repls.monty import MontyRepl
 from rlm_fsm import (
     RLM,
     AdapterError,
@@ -322,6 +324,27 @@ def test_a_session_that_cannot_be_had_is_a_row():
     assert "no process" in (done[0].error or "")
 
 
+class OddEnd(BaseException):
+    """An exception that is no `Exception`."""
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit, OddEnd])
+@pytest.mark.parametrize("max_runs", [1, 3])
+def test_whatever_a_run_raises_is_its_row(raised: type[BaseException], max_runs: int):
+    def broken(context: Any) -> Any:
+        if context.slice(0, 3) == "bad":
+            raise raised("odd")
+        return MontyRepl(context, ReplSettings())
+
+    jobs = [("q0", "fine"), ("q1", "bad"), ("q2", "fine")]
+    done = run_many(
+        jobs, adapter=answering(), log=":memory:", repl_backend=broken, max_runs=max_runs
+    )
+    assert [row.status for row in done] == ["finished", "failed", "finished"]
+    assert done[1].error == f"{raised.__name__}: odd"
+    assert (done[1].origin, done.stopped) == ("new", None)
+
+
 def test_a_refused_key_stops_the_batch():
     def reply(_: str) -> str:
         raise AdapterError("bad key", kind="auth", status=401)
@@ -421,6 +444,69 @@ def test_a_run_that_its_share_cut_short_goes_on_when_others_left_enough():
     kinds = [type(event) for event in done[0].result._events()]  # type: ignore[union-attr]
     assert kinds.count(RunResumed) == 1
     assert done.total_tokens <= 18_000
+
+
+def test_a_run_that_goes_on_is_given_all_that_the_others_left():
+    """Each of three needs more than a third, and what one leaves is less than its next call takes;
+    what all of them leave is enough for one."""
+
+    def reply(asked: str) -> str:
+        return "FINAL: done" if asked.startswith("turn 3") else "```python\nprint(1)\n```"
+
+    model = answering(reply=reply, tokens=4_000)
+    done = run_many(
+        [(f"q{n}", "t") for n in range(3)],
+        adapter=model,
+        log=":memory:",
+        budget=Budget(max_total_tokens=30_000),
+        max_runs=3,
+        loop_limit=None,
+    )
+    assert [row.status for row in done] == ["finished", "partial", "partial"]
+    assert done.total_tokens == 28_000
+    assert "the budget is used up: max_total_tokens=30,000, 2,000 left" in (done.stopped or "")
+
+
+def test_a_batch_whose_budget_left_runs_unfinished_says_so(tmp_path: Path):
+    """More than a first call takes is left, and less than the run's next one."""
+    long = "```python\n" + "print(1)\n" * 500 + "```"
+    for origin in ("new", "log"):
+        done = run_many(
+            [("q", "t")],
+            adapter=answering(reply=lambda _: long, tokens=500),
+            log=tmp_path / "log",
+            budget=Budget(max_total_tokens=4_000),
+            loop_limit=None,
+        )
+        assert (done[0].status, done[0].origin) == ("partial", origin)
+        assert "the batch's budget left it max_total_tokens=4,000" in (done[0].error or "")
+        told = f"the budget is used up: max_total_tokens=4,000, {4_000 - done.total_tokens:,} left"
+        assert told in (done.stopped or "")
+
+
+def test_a_batch_whose_time_left_runs_unfinished_says_so():
+    model = answering(reply=lambda _: "```python\nprint(1)\n```")
+    model.delay_s = 0.15
+    jobs = [(f"q{n}", "text") for n in range(2)]
+    done = run_many(
+        jobs, adapter=model, log=":memory:", budget=Budget(max_seconds=0.4), loop_limit=None
+    )
+    assert {row.limit for row in done} == {"max_seconds"}
+    assert done.stopped == "the budget's time is over: max_seconds=0.4"
+
+
+def test_a_run_that_its_own_limit_ended_does_not_stop_the_batch():
+    model = answering(reply=lambda _: "```python\nprint(1)\n```", tokens=1_000)
+    done = run_many(
+        [("q", "t")],
+        adapter=model,
+        log=":memory:",
+        policy=Policy(max_total_tokens=4_000),
+        budget=Budget(max_total_tokens=90_000),
+        loop_limit=None,
+    )
+    assert (done[0].status, done[0].limit) == ("partial", "max_total_tokens")
+    assert done.stopped is None
 
 
 def test_a_run_that_the_budget_cut_short_says_so():
@@ -608,6 +694,32 @@ def test_cancelling_cancels_the_runs_cleanly_and_the_next_start_goes_on(tmp_path
     assert [row.usage.uncertain_calls for row in done if row.usage] == [1, 1, 1, 0, 0, 0]
 
 
+def test_cancelling_goes_through_what_a_model_makes_of_it(tmp_path: Path):
+    """An adapter that raises an error of its own when it is cancelled: no further job begins."""
+    model = answering()
+    model.signal_at, model.delay_s = 1, 60.0
+    hung = model.acomplete
+
+    async def acomplete(*args: Any, **options: Any) -> ModelResponse:
+        try:
+            return await hung(*args, **options)
+        except asyncio.CancelledError:
+            raise AdapterError("the connection was closed", kind="bad_request") from None
+
+    model.acomplete = acomplete
+    jobs = [(f"q{n}", "text") for n in range(3)]
+
+    async def scenario() -> None:
+        task = asyncio.create_task(arun_many(jobs, adapter=model, log=tmp_path / "log", max_runs=1))
+        await model.signal.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+    assert model.calls == ["q0"]
+
+
 def test_answered_subcalls_of_a_stopped_run_are_not_paid_again(tmp_path: Path):
     log = tmp_path / "log"
 
@@ -663,6 +775,19 @@ def test_a_function_that_is_given_rows_and_fails_ends_nothing(
         raise ValueError(row.id)
 
     done = run_many([("a", "t"), ("b", "t")], adapter=answering(), log=":memory:", on_row=broken)
+    assert done.counts()["finished"] == 2
+    assert "on_row failed" in caplog.text
+
+
+def test_a_function_that_is_given_rows_and_is_cancelled_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+):
+    def broken(row: JobResult) -> None:
+        raise asyncio.CancelledError
+
+    done = run_many(
+        [("a", "t"), ("b", "t")], adapter=answering(), log=":memory:", on_row=broken, max_runs=1
+    )
     assert done.counts()["finished"] == 2
     assert "on_row failed" in caplog.text
 

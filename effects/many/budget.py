@@ -24,6 +24,7 @@ from rlm_fsm.policy import Policy
 Limit = Literal["max_total_tokens", "max_cost_usd", "max_seconds"]
 SHARED: tuple[Limit, ...] = ("max_total_tokens", "max_cost_usd")
 """Limits that are divided among runs."""
+LIMITS: tuple[Limit, ...] = (*SHARED, "max_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,14 +133,29 @@ class Ledger:
     def refusal(self, first: Used) -> str:
         """Why no more runs are begun."""
         if self.reached() == "max_seconds":
-            return f"the budget's time is over: max_seconds={self.budget.max_seconds:g}"
+            return self.shortage("max_seconds")
         for name in SHARED:
-            allowed, least = self._allowed(name), _amount(first, name)
-            left = self._free(name)
-            if allowed is not None and left is not None and (left <= 0 or left < least):
-                takes = f", a first call takes {least:,.6g}" if least else ""
-                return f"the budget is used up: {name}={allowed:,}, {left:,.6g} left{takes}"
+            least, left = _amount(first, name), self._free(name)
+            if left is not None and (left <= 0 or left < least):
+                return self._used_up(name, f", a first call takes {least:,.6g}" if least else "")
         raise AssertionError("nothing is refused while there is room")
+
+    def cut_by(self, limit: str | None, granted: Policy) -> Limit | None:
+        """The limit that has ended a run, if it had that from the budget, not of its own."""
+        for name in LIMITS:
+            if limit == name and getattr(granted, name) != getattr(self.policy, name):
+                return name
+        return None
+
+    def shortage(self, limit: Limit) -> str:
+        """Why runs that the budget cut short don't go on."""
+        if limit == "max_seconds":
+            return f"the budget's time is over: max_seconds={self.budget.max_seconds:g}"
+        return self._used_up(limit, ", too little to go on")
+
+    def _used_up(self, name: Limit, more: str) -> str:
+        allowed, left = self._allowed(name), self._free(name)
+        return f"the budget is used up: {name}={allowed:,}, {left:,.6g} left{more}"
 
     def _allowed(self, name: Limit) -> float | None:
         allowed: float | None = getattr(self.budget, name)

@@ -6,7 +6,10 @@
 2. One process works on a batch at a time: it holds the lease of a run that has the batch's name.
 3. What goes wrong with a run is its row's business; the others go on. A refused key stops the
    batch: it would refuse the others too.
-4. A run that the budget cut short goes on once more at the end, if others left enough.
+4. Runs that the budget cut short go on once more at the end, if others left enough: one after
+   the other, each with all that is left. A share of it could be what they had already.
+5. Whatever a run raises is its row, even what is no `Exception`; but Ctrl-C and a cancellation of
+   the batch go through.
 """
 
 import asyncio
@@ -21,7 +24,7 @@ from typing import Protocol
 from effects.jobs import Parts, begin, go_on, open_log, read_events
 from effects.listeners import Appended
 from effects.log.base import EventLog
-from effects.many.budget import SHARED, Ledger, Used
+from effects.many.budget import SHARED, Ledger, Limit, Used
 from effects.many.job import CheckedJob
 from effects.many.rows import JobResult, Origin, row_of
 from effects.replaying import folded
@@ -83,7 +86,7 @@ class Batch:
     """Is told each row once, as the jobs end."""
 
     stopped: str | None = None
-    """Why no more runs are begun."""
+    """Why no more runs are begun; at the end also why begun ones were left unfinished."""
     _rows: dict[str, JobResult] = field(default_factory=dict[str, JobResult])
     _queue: deque[CheckedJob] = field(default_factory=deque[CheckedJob])
     _cut: dict[str, JobResult] = field(default_factory=dict[str, JobResult])
@@ -91,6 +94,8 @@ class Batch:
     _existing: set[RunId] = field(default_factory=set[RunId])
     _begun: set[RunId] = field(default_factory=set[RunId])
     """Those of them that this process has begun."""
+    _short: Limit | None = None
+    """A limit of the budget that has left a run unfinished."""
     _active: int = 0
     _failures: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -109,9 +114,12 @@ class Batch:
             cut = [job for job in self.jobs if job.id in self._cut]
             if cut and self.stopped is None:
                 self._queue.extend(cut)
+                self.max_runs = 1
                 await self._work()
             for row in self._cut.values():
                 self._take(row)
+            if self._short is not None and self.stopped is None:
+                self.stopped = self.ledger.shortage(self._short)
         return [self._rows[job.id] for job in self.jobs]
 
     # -- before
@@ -203,18 +211,22 @@ class Batch:
         run_id = job.run_id(self.name)
         is_ours = run_id not in self._existing or run_id in self._begun
         origin: Origin = "new" if is_ours else "resumed"
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if not await self._perform(job, run_id, policy) and not is_ours:
                 origin = "log"
-        except Exception as failure:  # a user's adapter or session may raise anything
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as failure:  # a user's adapter or session may raise anything
             error = failure
-            if not isinstance(failure, RLMError):
+            if not isinstance(failure, RLMError | asyncio.CancelledError):
                 _logger.exception("job %s of batch %s failed", job.id, self.name)
+            if _is_cancelled():
+                raise asyncio.CancelledError from failure
         finally:
             found = self._found(run_id)
             self.ledger.settle(run_id, _used(found[1]) if found else Used())
-        told = None if error is None else f"{error}" or type(error).__name__
+        told = None if error is None else _told(error)
         if isinstance(error, ModelAuthError) and self.stopped is None:
             self.stopped = f"the model service refused the key: {told}"
         return row_of(job, run_id, found[0] if found else None, origin=origin, error=told)
@@ -255,14 +267,14 @@ class Batch:
 
     def _judge(self, job: CheckedJob, row: JobResult, policy: Policy) -> None:
         """Take a row, unless the budget cut its run short for the first time."""
-        if row.limit in SHARED and getattr(policy, row.limit) != getattr(
-            self.ledger.policy, row.limit
-        ):
-            allowed = getattr(policy, row.limit)
-            row = replace(row, error=f"the batch's budget left it {row.limit}={allowed:,}")
+        limit = self.ledger.cut_by(row.limit, policy)
+        if limit in SHARED:
+            allowed = getattr(policy, limit)
+            row = replace(row, error=f"the batch's budget left it {limit}={allowed:,}")
             if job.id not in self._cut:
                 self._cut[job.id] = row
                 return
+        self._short = self._short or limit
         self._cut.pop(job.id, None)
         self._take(row)
         self._failures += row.status == "failed"
@@ -316,6 +328,18 @@ def _is_missing(state: RunState, policy: Policy) -> bool:
     allowed = getattr(state.options.policy, state.limit, None)
     now = getattr(policy, state.limit, None)
     return allowed is not None and (now is None or now > allowed)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the task that is cancelled, not something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(error: BaseException) -> str:
+    """What a row says of an exception; of one that is no `Exception`, with its class."""
+    name = type(error).__name__
+    return str(error) or name if isinstance(error, Exception) else f"{name}: {error}".rstrip(": ")
 
 
 def _used(state: RunState) -> Used:

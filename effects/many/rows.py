@@ -88,7 +88,7 @@ class ManyResult(Sequence[JobResult]):
     seconds: float
     """How long this process took."""
     stopped: str | None = None
-    """Why jobs were not started; None when all were."""
+    """Why jobs were not started, or left unfinished for the batch's budget; None when neither."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -112,7 +112,7 @@ async def arun_many(
         if on_row is not None:
             try:
                 on_row(row)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # nobody has cancelled a plain function
                 _logger.exception("on_row failed for job %s; the batch goes on", row.id)
 
     batch = Batch(
