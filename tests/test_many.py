@@ -453,18 +453,18 @@ def test_a_run_that_goes_on_is_given_all_that_the_others_left():
     def reply(asked: str) -> str:
         return "FINAL: done" if asked.startswith("turn 3") else "```python\nprint(1)\n```"
 
-    model = answering(reply=reply, tokens=4_000)
+    model = answering(reply=reply, tokens=6_000)
     done = run_many(
         [(f"q{n}", "t") for n in range(3)],
         adapter=model,
         log=":memory:",
-        budget=Budget(max_total_tokens=30_000),
+        budget=Budget(max_total_tokens=43_500),
         max_runs=3,
         loop_limit=None,
     )
     assert [row.status for row in done] == ["finished", "partial", "partial"]
-    assert done.total_tokens == 28_000
-    assert "the budget is used up: max_total_tokens=30,000, 2,000 left" in (done.stopped or "")
+    assert done.total_tokens == 42_000
+    assert "the budget is used up: max_total_tokens=43,500, 1,500 left" in (done.stopped or "")
 
 
 def test_a_batch_whose_budget_left_runs_unfinished_says_so(tmp_path: Path):
