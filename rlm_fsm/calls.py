@@ -5,8 +5,8 @@ Rules:
 1. A root turn starts at once. Every call below the root waits in one queue for the whole tree
    and starts when fewer than `max_concurrent_subcalls` are in flight. So concurrency is decided
    here, and replays the same way.
-2. A budget is checked when a call is next to leave the queue: by the rules of `policy` it starts,
-   is refused, or waits for a bill, and those behind it wait too.
+2. A budget is checked when a call is next to leave the queue: by the rules of `policy` and
+   `needs` it starts, is refused, or waits for a bill, and those behind it wait too.
 3. A turn of an open sub-run goes before calls that would begin something new: sub-runs end
    before others start.
 4. A call that starts is announced: `Record(EffectStarted)`, then `CallModel`, in one commit with
@@ -15,11 +15,9 @@ Rules:
 """
 
 from collections.abc import Iterable
-from math import ceil
 
 from pyrsistent import PDeque
 
-from rlm_fsm.bills import NO_BILLS, Bills, Size, at_most, expected
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, CallTool, Effect, Record, ResumeCode
 from rlm_fsm.event import (
@@ -30,19 +28,9 @@ from rlm_fsm.event import (
     ModelReplied,
 )
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import ROOT, CallId, FrameId, first_of, frame_of
-from rlm_fsm.policy import (
-    Breach,
-    Need,
-    Spent,
-    breach_by_call,
-    fits_beside,
-    release,
-    reserve,
-    settle,
-    uncounted,
-)
-from rlm_fsm.price import NANO_USD
+from rlm_fsm.ids import CallId, FrameId, first_of, frame_of
+from rlm_fsm.needs import breach, fits, keeps_to_cost, learned, most, need, takes_a_place
+from rlm_fsm.policy import Breach, Need, release, reserve, settle, uncounted
 from rlm_fsm.state import Frame, Pause, Phase, RunState
 from rlm_fsm.values import Outcome, Usage
 
@@ -53,51 +41,6 @@ Step = tuple[RunState, tuple[Effect, ...]]
 def put(state: RunState, frame: Frame) -> RunState:
     """The state with this frame in place of the one of the same name."""
     return evolve(state, frames=state.frames.set(frame.id, frame))
-
-
-def takes_a_place(call: CallModel) -> bool:
-    """Whether a call counts against the window: all but the root's own turns do."""
-    return call.frame != ROOT or call.purpose == "subcall"
-
-
-def need(state: RunState, call: CallModel) -> Need:
-    """What a call is expected to take."""
-    size = expected(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
-    keeps = _keeps_to_cost(state)
-    return Need(size.tokens, (known_nusd(state, call.adapter, size) or 0) if keeps else 0)
-
-
-def most(state: RunState, call: CallModel) -> Need:
-    """The most that a call may take, which is set aside for it."""
-    size = at_most(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
-    if not _keeps_to_cost(state):
-        return Need(size.tokens)
-    nusd = known_nusd(state, call.adapter, size)
-    return Need(size.tokens, _unknown_nusd(state, call.adapter, size) if nusd is None else nusd)
-
-
-def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:
-    """What tokens of an adapter cost, in nano-dollars: by its price, or else by the dearest token
-    that it has charged so far. None when neither is known."""
-    priced, usd = state.options.price_of(adapter), bills_of(state, adapter).dearest_usd
-    if priced is None and usd is None:
-        return None
-    return size.nusd(priced.price if priced else None, usd or 0.0)
-
-
-def bills_of(state: RunState, adapter: str) -> Bills:
-    """What the bills of an adapter have shown."""
-    return state.spent.bills.get(adapter, NO_BILLS)
-
-
-def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breach | None:
-    """The limit that the call would exceed, or None. `takes`: another estimate than its `need`."""
-    return breach_by_call(
-        state.options.policy,
-        state.spent,
-        takes or need(state, call),
-        below_root=takes_a_place(call),
-    )
 
 
 def start(
@@ -155,7 +98,7 @@ def pump(state: RunState) -> Step:
     while state.queue and state.in_flight < window:
         call, rest = state.queue.left, state.queue.popleft()
         takes = most(state, call)
-        if state.in_flight and not fits_beside(state.options.policy, state.spent, takes):
+        if state.in_flight and not fits(state, takes):
             break
         exceeded = breach(state, call)
         if exceeded is None:
@@ -203,10 +146,10 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         unpriced=is_unknown,
         cache_hit=replied is not None and replied.cache_hit,
     )
-    if is_unknown and _keeps_to_cost(state):
+    if is_unknown and keeps_to_cost(state):
         spent = evolve(spent, unknown_nusd=spent.unknown_nusd + need(state, call).nusd)
     if replied is not None and not replied.cache_hit:
-        spent = _learned(state, spent, call, replied)
+        spent = learned(state, spent, call, replied)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
@@ -301,31 +244,3 @@ def _intent(call: CallModel | CallTool) -> EffectStarted:
         effect=type(call).__name__,
         effect_hash=effect_hash(call),
     )
-
-
-def _chars(state: RunState, call: CallModel) -> int:
-    if call.purpose == "subcall":
-        return call.prompt.chars + len(state.options.subcall_system)
-    return call.prompt.chars
-
-
-def _keeps_to_cost(state: RunState) -> bool:
-    return state.options.policy.max_cost_usd is not None and state.options.rules >= 2
-
-
-def _learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplied) -> Spent:
-    """What was spent, with what the bill of a call has shown."""
-    bills = bills_of(state, call.adapter).with_one(
-        _chars(state, call), call.max_tokens, replied.usage, replied.cost_usd
-    )
-    return evolve(spent, bills=spent.bills.set(call.adapter, bills))
-
-
-def _unknown_nusd(state: RunState, adapter: str, size: Size) -> int:
-    """What tokens of an adapter may cost that hasn't told any cost: as much as those of the dearest
-    of the others, or all that is allowed. When its bills have told none, they won't: 0."""
-    others = [bills.dearest_usd for bills in state.spent.bills.values() if bills.dearest_usd]
-    if others:
-        return size.nusd(None, max(others))
-    allowed = state.options.policy.max_cost_usd or 0.0
-    return 0 if adapter in state.spent.bills else ceil(allowed * NANO_USD)

@@ -17,22 +17,13 @@ Rules:
 """
 
 from rlm_fsm import history
-from rlm_fsm.calls import (
-    Step,
-    breach,
-    enqueue,
-    need,
-    no_room,
-    no_summary,
-    put,
-    start,
-    takes_a_place,
-)
+from rlm_fsm.calls import Step, enqueue, no_room, no_summary, put, start
 from rlm_fsm.effect import CallModel, Record
 from rlm_fsm.event import HistoryCompacted
 from rlm_fsm.evolve import evolve
 from rlm_fsm.history import HEAD
 from rlm_fsm.ids import compaction_id
+from rlm_fsm.needs import breach, need, takes_a_place
 from rlm_fsm.options import Options
 from rlm_fsm.profile import fill
 from rlm_fsm.state import Frame, Phase, RunState

@@ -10,7 +10,7 @@ import json
 from typing import Any, cast
 
 from rlm_fsm.bills import Size, expected
-from rlm_fsm.calls import bills_of, known_nusd
+from rlm_fsm.needs import bills_of, known_nusd, room
 from rlm_fsm.policy import Need, breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
@@ -36,7 +36,11 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     size = Size(told.prompt + replies * most, told.completion)
     tokens, nusd = size.tokens, known_nusd(state, adapter, size)
     exceeded = breach_by_subcalls(options.policy, state.spent, count) or breach_by_call(
-        options.policy, state.spent, Need(tokens, nusd or 0), below_root=True
+        options.policy,
+        state.spent,
+        Need(tokens, nusd or 0),
+        below_root=True,
+        room=room(state),
     )
     if exceeded is not None:
         cost = "" if nusd is None else f", ${nusd / NANO_USD:.4f}"

@@ -13,7 +13,6 @@ from pyrsistent import pmap
 from rlm_fsm import budget_line, compaction, history, tool_calls, toolspec, typed
 from rlm_fsm.calls import (
     Step,
-    breach,
     deliver,
     drop,
     enqueue,
@@ -22,7 +21,6 @@ from rlm_fsm.calls import (
     put,
     resume,
     start,
-    takes_a_place,
     wait,
 )
 from rlm_fsm.effect import (
@@ -47,6 +45,7 @@ from rlm_fsm.ids import (
     read_id,
     turn_id,
 )
+from rlm_fsm.needs import breach, takes_a_place
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Breach, breach_by_subcalls
 from rlm_fsm.state import Frame, Pause, Phase, RunState
@@ -103,7 +102,7 @@ def ask(state: RunState, frame: Frame) -> Step:
 
 def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     """Take a last turn for the best answer if the budget allows it; else end with what there is."""
-    if frame.turns == 0 or reached.limit in ("max_cost_usd", "max_seconds"):
+    if frame.turns == 0 or reached.limit == "max_seconds":
         return end_limited(state, frame, reached)
     last = closing_message(state.options.profile, reached.limit)
     closing = evolve(

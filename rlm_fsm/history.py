@@ -43,6 +43,12 @@ def append(frame: Frame, message: Message, **changes: object) -> Frame:
     )
 
 
+def growth(frame: Frame) -> int:
+    """Characters that a turn has added to what is sent, on the whole; 0 before the first."""
+    head = sum(len(message.content) for message in frame.messages[:HEAD])
+    return max(0, frame.chars - head) // max(1, frame.turns_used)
+
+
 def trimmed(frame: Frame, options: Options) -> Frame:
     """The frame that sends less, if what it sends has outgrown `max_history_tokens`."""
     limit = options.max_history_tokens

@@ -13,13 +13,14 @@ Rules:
 3. A call that goes alone is refused when it is expected to exceed a limit beside all that was
    billed. So a limit is overshot by no more than one estimate's error, and what is refused doesn't
    hang on the order in which others came back.
-4. What is left never rises, except by settling: a bill below its reservation gives the difference
+4. Either way room is left for the root's last call, see `needs`.
+5. What is left never rises, except by settling: a bill below its reservation gives the difference
    back.
-5. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
+6. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
    the dearest token that the adapter has charged so far, or else another adapter. As long as
    nothing is known, a call reserves all that is allowed, and so goes alone. A reply whose cost
    stays unknown counts against the limit with what was expected, and is never told as a cost.
-6. What a cache answers is free: all that was reserved is given back, the place among
+7. What a cache answers is free: all that was reserved is given back, the place among
    `max_subcalls` too. It is reserved like any call all the same: that it is a hit is only known
    once the call was allowed to start. (Code that repeats itself for ever is stopped: `FREE_HITS`.)
 """
@@ -63,7 +64,8 @@ class Policy:
     max_seconds: float | None = None
     """Seconds of work on the run, waiting included, over all processes that led it."""
     on_limit: OnLimit = "finalize"
-    """``finalize``: a last call for the best answer. ``raise``: a `PolicyError` that carries it."""
+    """``finalize``: a last call for the best answer, for which room is kept. ``raise``: a
+    `PolicyError` that carries the best one so far."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -235,13 +237,19 @@ def uncounted(policy: Policy, spent: Spent) -> Spent:
     return evolve(spent, subcalls=spent.subcalls - 1)
 
 
-def breach_by_call(policy: Policy, spent: Spent, takes: Need, *, below_root: bool) -> Breach | None:
+NOTHING = Need(0)
+"""What a call takes that isn't made."""
+
+
+def breach_by_call(
+    policy: Policy, spent: Spent, takes: Need, *, below_root: bool, room: Need = NOTHING
+) -> Breach | None:
     """The first limit that a call which takes so much would exceed beside all that was billed, or
-    None.
+    None. `room`: what is to be left for another call, of the root.
 
     A call without an estimate of its cost may start until the limit is reached.
     """
-    used = spent.usage.total_tokens + takes.tokens
+    used = spent.usage.total_tokens + takes.tokens + room.tokens
     if policy.max_total_tokens is not None and used > policy.max_total_tokens:
         return Breach(limit="max_total_tokens", allowed=policy.max_total_tokens, used=used)
     if below_root and policy.max_subcall_tokens is not None:
@@ -249,7 +257,7 @@ def breach_by_call(policy: Policy, spent: Spent, takes: Need, *, below_root: boo
         if used > policy.max_subcall_tokens:
             return Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
     if policy.max_cost_usd is not None:
-        total = spent.charged_usd + takes.nusd / NANO_USD
+        total = spent.charged_usd + (takes.nusd + room.nusd) / NANO_USD
         if total > policy.max_cost_usd or (spent.cost_usd or 0.0) >= policy.max_cost_usd:
             return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=total)
     if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
@@ -257,17 +265,17 @@ def breach_by_call(policy: Policy, spent: Spent, takes: Need, *, below_root: boo
     return None
 
 
-def fits_beside(policy: Policy, spent: Spent, most: Need) -> bool:
-    """Whether a call below the root exceeds no limit, whatever it and those in flight take."""
-    for allowed, taken in (
-        (policy.max_total_tokens, spent.taken_tokens),
-        (policy.max_subcall_tokens, spent.taken_subcall_tokens),
-    ):
-        if allowed is not None and taken + most.tokens > allowed:
-            return False
+def fits_beside(policy: Policy, spent: Spent, most: Need, room: Need) -> bool:
+    """Whether a call below the root exceeds no limit, whatever it and those in flight take, and
+    leaves `room`."""
+    tokens, below = spent.taken_tokens + most.tokens + room.tokens, policy.max_subcall_tokens
+    if policy.max_total_tokens is not None and tokens > policy.max_total_tokens:
+        return False
+    if below is not None and spent.taken_subcall_tokens + most.tokens > below:
+        return False
     if policy.max_cost_usd is None:
         return True
-    return spent.taken_usd + most.nusd / NANO_USD <= policy.max_cost_usd
+    return spent.taken_usd + (most.nusd + room.nusd) / NANO_USD <= policy.max_cost_usd
 
 
 def breach_by_subcalls(policy: Policy, spent: Spent, count: int) -> Breach | None:

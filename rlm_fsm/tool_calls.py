@@ -203,7 +203,8 @@ def _may_be_made_twice(options: Options, call: CallTool, event: RunResumed) -> b
 
 def _asked_again(state: RunState, approval: Approval, event: RunResumed) -> Step:
     call = approval.call
-    if not _needs_approval(state.options, call):
+    spec = spec_of(state.options, call.tool)
+    if spec is not None and not spec.needs_approval:
         approvals = state.approvals.remove(call.call_id)
         return evolve(state, approvals=approvals, tool_queue=state.tool_queue.append(call)), ()
     if approval.given is not None and not event.is_fork:

@@ -232,9 +232,8 @@ def test_one_compaction_is_never_followed_by_another_without_a_turn_between():
 
 def test_a_summary_that_the_budget_has_no_room_for_is_not_asked_for():
     machine = compacting()
-    used = 4_000
-    # the turn alone would fit; summary and turn together don't
-    poor = begun(policy=Policy(max_total_tokens=used))
+    # the turn would fit, and the last call after it; with the summary they don't
+    poor = begun(policy=Policy(max_total_tokens=6_500))
     for number in range(machine.frame().turns - 1):
         turn(poor, number)
     poor.reply(code("print()"), tokens=0)

@@ -56,6 +56,23 @@ def test_a_long_row_of_calls_beyond_a_limit_is_one_error_in_code(log: Path):
     assert (result.limit, result.output) == ("max_total_tokens", "1500")
 
 
+@pytest.mark.parametrize("backend", ["python", "monty"])
+def test_a_batch_beyond_the_limit_leaves_the_model_its_last_call(backend: str, log: Path):
+    """What it paid for isn't lost: the model is told, and answers from what came."""
+    cell = (
+        "got = llm_batch([f'{i}: ' + 'x' * 3000 for i in range(60)], on_error='return')\n"
+        "print(sum(reply == 'ok' for reply in got), 'replies')"
+    )
+    model = Model(code(cell), "Some said ok.", tokens=850)
+    policy = Policy(max_total_tokens=30_000)
+    result = go(model, log, policy=policy, repl_backend=backend, loop_limit=None)
+    assert (result.status, result.output) == ("partial", "Some said ok.")
+    assert result.limit == "max_total_tokens"
+    assert result.usage.total_tokens <= 30_000
+    count, _ = model.asked[-1][-1]["content"].split("Output:\n")[1].split(" replies", 1)
+    assert int(count) >= 28, "as many as there was room for"
+
+
 def test_a_closing_turn_that_the_budget_forbids_leaves_no_trace(log: Path):
     """The run goes on as if it had never been thought of: no turn more, no stale words."""
     script = Model(code("print('found')"), tokens=800)

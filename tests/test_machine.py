@@ -22,7 +22,6 @@ from machine import BOOM, TEXT, code
 
 from effects.log.sqlite import SqliteLog
 from rlm_fsm.bills import NO_BILLS, expected
-from rlm_fsm.calls import takes_a_place
 from rlm_fsm.effect import (
     AskApproval,
     CallModel,
@@ -54,6 +53,7 @@ from rlm_fsm.event import (
 from rlm_fsm.fold import advance, fold, pending, state_at
 from rlm_fsm.history import HEAD
 from rlm_fsm.ids import CallId, RunId, first_of
+from rlm_fsm.needs import takes_a_place
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import NANO_USD, AdapterPrice, Price

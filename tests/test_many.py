@@ -839,7 +839,9 @@ def test_a_run_that_the_budget_cut_short_was_begun_by_this_process_all_the_same(
     sub.add_rule("", "ans", regex=True)
     options = {"adapter": adapter, "subcall_adapter": sub, "log": tmp_path / "log.sqlite"}
     jobs = [Job("q", f"text {number}") for number in range(6)]
-    first = run_many(jobs, name="b", budget=Budget(max_total_tokens=3_000), **options)
+    budget = Budget(max_total_tokens=3_500)
+    first = run_many(jobs, name="b", budget=budget, max_runs=1, **options)
+    assert {"finished", "partial"} <= {row.status for row in first}
     assert {row.origin for row in first} <= {"new", "none"}
     again = run_many(jobs, name="b", budget=Budget(max_total_tokens=90_000), **options)
     assert {row.status for row in again} == {"finished"}

@@ -111,8 +111,7 @@ def test_an_adapter_that_reports_its_cost_needs_no_price(log: Path) -> None:
     model.reports_cost = True  # type: ignore[attr-defined]
     result = run("q", TEXT, adapter=model, policy=Policy(max_cost_usd=0.5), log=log)
     assert (result.status, result.limit) == ("partial", "max_cost_usd")
-    assert result.cost_usd == pytest.approx(0.6), "nothing was known of the second call's cost"
-    assert model.calls == 2
+    assert (result.cost_usd, model.calls) == (0.3, 1), "the next one may cost as much"
 
 
 @pytest.mark.parametrize("backend", ["python", "monty"])
@@ -127,7 +126,7 @@ def test_a_cost_limit_holds_for_batches_and_the_code_is_told(backend: str, log: 
         TEXT,
         adapter=model,
         prices={"metered": CENT},
-        policy=Policy(max_cost_usd=0.5),
+        policy=Policy(max_cost_usd=0.51),
         max_tokens=20,
         max_concurrent_subcalls=9,
         repl_backend=backend,
@@ -138,8 +137,8 @@ def test_a_cost_limit_holds_for_batches_and_the_code_is_told(backend: str, log: 
     assert result.cost_usd <= 0.5
     (cell,) = [step for step in result.trace if step.kind == "repl_exec"]
     answered, left = (cell.stdout or "").split()
-    assert int(answered) == 25, "0.01 USD each, and 0.25 USD must be left for the next one"
-    assert float(left) == pytest.approx(0.5 - 0.01 * (1 + int(answered)))
+    assert int(answered) == 6, "0.01 USD each, and 0.25 + 0.2 USD are left: of a call, and the last"
+    assert float(left) == pytest.approx(0.51 - 0.01 * (1 + int(answered)))
 
 
 def test_a_run_that_its_cost_ended_goes_on_with_more(log: Path) -> None:

@@ -1,0 +1,121 @@
+"""What calls need of a run's limits: what they take in the state that it is in, and the last one.
+
+1. How many tokens a call takes is for `bills` to say. Its cost follows from its adapter's price, or
+   else from the dearest token that the adapter has charged so far.
+2. Whatever starts, room is kept for one more call of the root: the last one, for the answer, its
+   conversation longer by what a turn has added so far. So a batch that is beyond a limit leaves its
+   replies to a model that can still speak, and ``on_limit="finalize"`` has its last call. The
+   root's first turn keeps no room, for there is nothing yet to be answered from, nor do its turns
+   with ``on_limit="raise"``.
+"""
+
+from math import ceil
+
+from rlm_fsm import history
+from rlm_fsm.bills import NO_BILLS, Bills, Size, at_most, expected
+from rlm_fsm.effect import CallModel
+from rlm_fsm.event import ModelReplied
+from rlm_fsm.evolve import evolve
+from rlm_fsm.ids import ROOT
+from rlm_fsm.policy import NOTHING, Breach, Need, Spent, breach_by_call, fits_beside
+from rlm_fsm.price import NANO_USD
+from rlm_fsm.state import RunState
+
+
+def takes_a_place(call: CallModel) -> bool:
+    """Whether a call counts against the window: all but the root's own turns do."""
+    return call.frame != ROOT or call.purpose == "subcall"
+
+
+def need(state: RunState, call: CallModel) -> Need:
+    """What a call is expected to take."""
+    return _expected(state, call.adapter, _chars(state, call), call.max_tokens)
+
+
+def most(state: RunState, call: CallModel) -> Need:
+    """The most that a call may take, which is set aside for it."""
+    size = at_most(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
+    if not keeps_to_cost(state):
+        return Need(size.tokens)
+    nusd = known_nusd(state, call.adapter, size)
+    return Need(size.tokens, _unknown_nusd(state, call.adapter, size) if nusd is None else nusd)
+
+
+def room(state: RunState, call: CallModel | None = None) -> Need:
+    """What is to be left for the root's last call by a call of its own; without one, by all calls
+    below it."""
+    root, options = state.root, state.options
+    if call is None:
+        chars = root.chars
+    elif call.purpose == "closing" or root.turns_used == 0 or options.policy.on_limit == "raise":
+        return NOTHING
+    else:
+        chars = call.prompt.chars
+    chars += history.growth(root) + len(options.profile.closing)
+    return _expected(state, root.adapter, chars, options.max_tokens)
+
+
+def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breach | None:
+    """The limit that the call would exceed, or None. `takes`: another estimate than its `need`."""
+    below = takes_a_place(call)
+    return breach_by_call(
+        state.options.policy,
+        state.spent,
+        takes or need(state, call),
+        below_root=below,
+        room=room(state, None if below else call),
+    )
+
+
+def fits(state: RunState, takes: Need) -> bool:
+    """Whether a call below the root that takes so much exceeds no limit beside those in flight."""
+    return fits_beside(state.options.policy, state.spent, takes, room(state))
+
+
+def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:
+    """What tokens of an adapter cost, in nano-dollars: by its price, or else by the dearest token
+    that it has charged so far. None when neither is known."""
+    priced, usd = state.options.price_of(adapter), bills_of(state, adapter).dearest_usd
+    if priced is None and usd is None:
+        return None
+    return size.nusd(priced.price if priced else None, usd or 0.0)
+
+
+def keeps_to_cost(state: RunState) -> bool:
+    """Whether cost is set aside for calls."""
+    return state.options.policy.max_cost_usd is not None and state.options.rules >= 2
+
+
+def bills_of(state: RunState, adapter: str) -> Bills:
+    """What the bills of an adapter have shown."""
+    return state.spent.bills.get(adapter, NO_BILLS)
+
+
+def learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplied) -> Spent:
+    """What was spent, with what the bill of a call has shown."""
+    bills = bills_of(state, call.adapter).with_one(
+        _chars(state, call), call.max_tokens, replied.usage, replied.cost_usd
+    )
+    return evolve(spent, bills=spent.bills.set(call.adapter, bills))
+
+
+def _expected(state: RunState, adapter: str, chars: int, max_tokens: int) -> Need:
+    size = expected(bills_of(state, adapter), chars, max_tokens)
+    keeps = keeps_to_cost(state)
+    return Need(size.tokens, (known_nusd(state, adapter, size) or 0) if keeps else 0)
+
+
+def _chars(state: RunState, call: CallModel) -> int:
+    if call.purpose == "subcall":
+        return call.prompt.chars + len(state.options.subcall_system)
+    return call.prompt.chars
+
+
+def _unknown_nusd(state: RunState, adapter: str, size: Size) -> int:
+    """What tokens of an adapter may cost that hasn't told any cost: as much as those of the dearest
+    of the others, or all that is allowed. When its bills have told none, they won't: 0."""
+    others = [bills.dearest_usd for bills in state.spent.bills.values() if bills.dearest_usd]
+    if others:
+        return size.nusd(None, max(others))
+    allowed = state.options.policy.max_cost_usd or 0.0
+    return 0 if adapter in state.spent.bills else ceil(allowed * NANO_USD)
