@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -36,6 +34,7 @@ from effects.tools import OnApproval, Toolbox
 from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
+from effects.waiting import in_own_thread
 from effects.windows import history_room, share_of
 from rlm_fsm.errors import RunNotFound, UsageError
 from rlm_fsm.event import OnUncertain
@@ -285,7 +284,7 @@ def log_of(run_id: str, log: LogLike) -> str | EventLog:
 def run_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
     caller's loop is running."""
-    return _in_thread(job) if _is_in_loop() else asyncio.run(job())
+    return in_own_thread(job) if _is_in_loop() else asyncio.run(job())
 
 
 def adapters_of(
@@ -323,49 +322,6 @@ def patterns_of(given: Sequence[str] | None) -> tuple[str, ...]:
 
 def context_of(value: object) -> Context | None:
     return None if value is None else Context.of(value)
-
-
-def _in_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run in a thread with a loop of its own: the caller's loop is running already.
-
-    Whatever interrupts the wait (Ctrl-C above all) cancels the run, and is raised once the run
-    has ended.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
-    ended = threading.Event()
-
-    async def main() -> T:
-        task = asyncio.current_task()
-        assert task is not None, "this is a task"
-        running.append((asyncio.get_running_loop(), task))
-        return await job()
-
-    def work() -> None:
-        try:
-            results.append(asyncio.run(main()))
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=work, name="rlm-fsm-run")
-    thread.start()
-    try:
-        # Not `join`: interrupted, it may take a thread that still runs for an ended one.
-        ended.wait()
-    except BaseException:
-        for loop, task in running:
-            with suppress(RuntimeError):  # the loop has ended: so has the run
-                loop.call_soon_threadsafe(task.cancel)
-        ended.wait()
-        raise
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 class _Feed:

@@ -1,0 +1,85 @@
+"""Waiting, in a thread whose event loop is running, for a run that has a thread of its own.
+
+1. Whatever interrupts the wait (Ctrl-C above all) cancels the run, and is raised once the run has
+   ended.
+2. `asyncio.run` takes the first Ctrl-C for itself and cancels its main task. That one is the very
+   task that waits here, in the middle of a step, and never gets to hear of it. So for as long as
+   the wait lasts, Ctrl-C is Python's own `KeyboardInterrupt` in place of asyncio's handler.
+3. A handler of the program's own stays: whoever has one has decided what Ctrl-C does.
+"""
+
+import asyncio
+import functools
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def in_own_thread(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end in a thread with a loop of its own, and wait for it."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    interrupted, ended = threading.Event(), threading.Event()
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None, "this is a task"
+        running.append((asyncio.get_running_loop(), task))
+        if interrupted.is_set():
+            raise asyncio.CancelledError("interrupted before it had begun")
+        return await job()
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(main()))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    with _interruptible():
+        thread = threading.Thread(target=work, name="rlm-fsm-run")
+        thread.start()
+        try:
+            # Not `join`: interrupted, it may take a thread that still runs for an ended one.
+            ended.wait()
+        except BaseException:
+            interrupted.set()
+            for loop, task in running:
+                with suppress(RuntimeError):  # the loop has ended: so has the run
+                    loop.call_soon_threadsafe(task.cancel)
+            ended.wait()
+            raise
+        finally:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Let Ctrl-C interrupt what waits within it, where asyncio would take it for itself."""
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not _is_asyncios(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+
+
+def _is_asyncios(handler: object) -> bool:
+    """Whether a handler of a signal is that of `asyncio.run`: a method of its `Runner`, with the
+    main task as an argument."""
+    method = handler.func if isinstance(handler, functools.partial) else handler
+    return isinstance(getattr(method, "__self__", None), asyncio.Runner)

@@ -1,0 +1,215 @@
+"""Ctrl-C in programs that wait for a run in the middle of an event loop of their own."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cli_driving import KEY, ROOT_DIR, environment, recorded, wait_until
+from loopback import ChatServer, Respond
+
+from rlm_fsm import FakeAdapter, OpenAICompatAdapter, resume, run, runs
+from rlm_fsm.event import Cancelled
+
+CALLS = """
+import asyncio, signal, sys
+from rlm_fsm import OpenAICompatAdapter, run
+
+def handled():
+    return signal.getsignal(signal.SIGINT)
+
+def ask():
+    adapter = OpenAICompatAdapter("m", base_url=sys.argv[1])
+    return run("What?", "text", adapter=adapter)
+"""
+UNDER_ASYNCIO = """
+async def program():
+    before = handled()
+    assert before is not signal.default_int_handler, "it is asyncio's"
+    try:
+        ask()
+    except KeyboardInterrupt:
+        print("interrupted", handled() is before, flush=True)
+        raise
+
+asyncio.run(program())
+"""
+GOING_ON = """
+async def program():
+    before = handled()
+    try:
+        ask()
+    except KeyboardInterrupt:
+        assert handled() is before
+    print("going on", flush=True)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        print("cancelled", flush=True)
+        raise
+
+asyncio.run(program())
+"""
+OWN_HANDLER = """
+import threading
+from rlm_fsm import FakeAdapter
+
+heard = threading.Event()
+
+def hear(number, frame):
+    heard.set()
+
+def wait():
+    print("waiting", flush=True)
+    return heard.wait(30)
+
+async def program():
+    signal.signal(signal.SIGINT, hear)
+    adapter = FakeAdapter(["```python\\nx = wait()\\n```", "FINAL_VAR: x"])
+    print(run("What?", "text", adapter=adapter, tools=[wait]).output, handled() is hear)
+
+asyncio.run(program())
+"""
+UNDISTURBED = """
+async def program():
+    before = handled()
+    print(ask().output, handled() is before, flush=True)
+
+asyncio.run(program())
+"""
+
+
+class Model(ChatServer):
+    """Asks a subcall, which it doesn't answer before it may, and answers with it."""
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+        super().__init__(self._said, key=KEY)
+
+    def _said(self, messages: list[dict[str, str]]) -> str | Respond:
+        if messages[0]["content"].startswith("You are a sub-LLM"):
+            return "fine" if self.may_answer.is_set() else Respond(delay_s=60)
+        if any(message["role"] == "assistant" for message in messages):
+            return "FINAL_VAR: x"
+        return "```python\nx = llm_query('a')\n```"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log.sqlite"
+
+
+@contextmanager
+def start(program: str, server: ChatServer, log: Path) -> Generator["subprocess.Popen[str]"]:
+    """A program in a process of its own, which doesn't outlive the test."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLS + program, server.base_url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT_DIR,
+        env=environment(log),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_cancelled(log: Path) -> bool:
+    (info,) = runs(log)
+    kinds = [type(event) for event in recorded(log, info.run_id)]
+    return info.status == "cancelled" and Cancelled in kinds
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_first_ctrl_c_under_asyncio_run_cancels_the_run_that_is_waited_for(
+    times: int, log: Path
+) -> None:
+    with Model() as server:
+        with start(UNDER_ASYNCIO, server, log) as process:
+            wait_until(lambda: len(server.requests) == 2)
+            for _ in range(times):
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        wait_until(lambda: server.requests[1].hung_up)
+    assert (out, process.returncode) == ("interrupted True\n", -signal.SIGINT), err
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert "never retrieved" not in err
+    assert is_cancelled(log)
+
+
+def test_a_run_that_was_interrupted_so_goes_on_later(log: Path) -> None:
+    with Model() as server:
+        with start(UNDER_ASYNCIO, server, log) as process:
+            wait_until(lambda: len(server.requests) == 2)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        server.may_answer.set()
+        adapter = OpenAICompatAdapter("m", base_url=server.base_url, api_key=KEY)
+        assert resume(runs(log)[0].run_id, adapter=adapter, log=log).output == "fine"
+
+
+def test_a_program_that_goes_on_after_it_is_cancelled_by_the_next_ctrl_c(log: Path) -> None:
+    with Model() as server, start(GOING_ON, server, log) as process:
+        wait_until(lambda: len(server.requests) == 2)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "going on\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("cancelled\n", -signal.SIGINT), err
+    assert is_cancelled(log)
+
+
+def test_a_handler_of_the_programs_own_is_left_to_hear_it(log: Path) -> None:
+    with Model() as server, start(OWN_HANDLER, server, log) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("True True\n", 0), err
+
+
+def test_a_run_that_nobody_interrupts_leaves_asyncios_handler_where_it_was(log: Path) -> None:
+    with Model() as server:
+        server.may_answer.set()
+        with start(UNDISTURBED, server, log) as process:
+            out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("fine True\n", 0), err
+
+
+def test_an_interrupt_before_the_run_has_begun_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread and a loop take a moment; nobody has a task yet that could be cancelled."""
+    heard = threading.Event()
+    new_event_loop = asyncio.new_event_loop
+
+    def interrupt(number: int, frame: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    def interrupted() -> asyncio.AbstractEventLoop:
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+        assert heard.wait(30)
+        return new_event_loop()
+
+    async def program() -> None:
+        monkeypatch.setattr(asyncio.events, "new_event_loop", interrupted)
+        adapter = FakeAdapter(["FINAL: x"])
+        with pytest.raises(KeyboardInterrupt):
+            run("q", "text", adapter=adapter, log=":memory:")
+        assert adapter.call_log == []
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        asyncio.run(program())
+    finally:
+        signal.signal(signal.SIGINT, before)
