@@ -174,7 +174,7 @@ class Options:
         """Depth of the deepest frame that may be opened; the root's is 0."""
         cap = self.policy.max_recursion_depth
         own = self.max_recursion_depth if self.recursive_subcalls else cap
-        return min(own, cap) if cap > 1 else own
+        return own if cap == 1 else min(own, cap)
 
 
 _LEAST = {

@@ -54,7 +54,8 @@ class Policy:
     those that a cache answers not at all. A batch must fit into what is left as a whole, before
     anybody knows which of its calls a cache will answer."""
     max_recursion_depth: int = 1
-    """Depth of recursive sub-runs. 1 leaves it to the run's own option; more caps both."""
+    """Depth of recursive sub-runs. 1 leaves it to the run's own option; 0 forbids them, and more
+    caps both."""
     max_total_tokens: int | None = 200_000
     """Tokens of all calls of the tree, prompts and completions."""
     max_subcall_tokens: int | None = None

@@ -740,6 +740,15 @@ def test_at_the_depth_limit_a_recursive_call_is_a_plain_one():
     assert (call.purpose, call.call_id) == ("subcall", "0.1.1")
 
 
+@pytest.mark.parametrize("recursive", [None, True])
+def test_a_policy_may_forbid_sub_runs(recursive: bool | None):
+    machine = Machine()
+    machine.start(policy=Policy(max_recursion_depth=0), recursive_subcalls=True)
+    machine.reply(code("x"))
+    (call,) = machine.pause("sub", recursive=recursive)
+    assert (call.purpose, call.frame) == ("subcall", "0")
+
+
 def test_sub_runs_go_three_deep():
     machine = Machine()
     machine.start(recursive_subcalls=True, max_recursion_depth=3)
