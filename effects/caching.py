@@ -8,27 +8,31 @@
    is no moment in which a reply is in the log and not in the cache.
 4. A hit is an event like any other. Replay and resume read the log; they need no cache.
 5. Empty replies, and those that a content filter stopped, aren't kept: to ask again may help.
-6. What goes wrong with a cache is warned of once and never ends a run.
+6. What goes wrong with a cache is warned of once and never ends a run, whatever it raises or gives:
+   a cache that fails is a miss, and so is a reply with fields of other types.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from effects.caches.base import Cache, CachedReply, CacheRequest
+from returns.pipeline import is_successful
+from returns.result import Failure, Result, Success
+
+from effects.caches.base import Cache, CachedReply, CacheRequest, sound
 from effects.caches.files import FileCache
 from effects.caches.flights import FLIGHTS, Flight, arrival
 from effects.caches.keys import identity_of, key_of
-from effects.calling import TEMPERATURE
+from effects.calling import TEMPERATURE, told
 from effects.log.base import EventLog
 from rlm_fsm.effect import CallModel
-from rlm_fsm.errors import LogError
 from rlm_fsm.event import Event, ModelFailed, ModelReplied
 
 _logger = logging.getLogger("rlm_fsm")
 
+T = TypeVar("T")
 Outcome = ModelReplied | ModelFailed
 Call = Callable[[], Awaitable[Outcome]]
 Messages = Sequence[Mapping[str, str]]
@@ -71,25 +75,42 @@ class CacheStore:
         return f"object {id(self.cache)}"
 
     async def find(self, key: str) -> CachedReply | None:
-        try:
-            found = cast(object, await asyncio.to_thread(self.cache.get, key))
-            if found is None or isinstance(found, CachedReply):
-                return found
-            raise TypeError(f"get gave {type(found).__name__}; it must give a CachedReply or None")
-        except Exception as error:  # a user's cache may raise anything
-            self._warn("read", error)
-            return None
+        def get() -> CachedReply | None:
+            found = cast(object, self.cache.get(key))
+            return None if found is None else sound(found)
+
+        return await self._try("read", get)
 
     async def keep(self, key: str, reply: CachedReply, request: CacheRequest) -> None:
-        try:
-            await asyncio.to_thread(self.cache.put, key, reply, request)
-        except Exception as error:
-            self._warn("written", error)
+        await self._try("written", lambda: self.cache.put(key, reply, request))
 
-    def _warn(self, what: str, error: Exception) -> None:
+    async def _try(self, what: str, use: Callable[[], T]) -> T | None:
+        """What a use of the cache gives; None, with a warning, when it fails.
+
+        Whatever is raised is handed on as a value: a future takes some exceptions for its own,
+        and would never end by others. So it is the run's when waiting is cancelled.
+        """
+
+        def work() -> Result[T, BaseException]:
+            try:
+                return Success(use())
+            except BaseException as error:  # a user's cache may raise anything
+                return Failure(error)
+
+        try:
+            done = await asyncio.to_thread(work)
+        except RuntimeError as error:  # there is no thread to be had
+            done = Failure(error)
+        if is_successful(done):
+            return done.unwrap()
+        self._warn(what, done.failure())
+        return None
+
+    def _warn(self, what: str, error: BaseException) -> None:
         if what not in self._warned:
             self._warned.add(what)
-            _logger.warning("%r can't be %s, runs go on without: %s", self.cache, what, error)
+            name, why = _named(self.cache), told(error)
+            _logger.warning("%s can't be %s, runs go on without: %s", name, what, why)
 
 
 @dataclass(kw_only=True)
@@ -107,11 +128,13 @@ class LogStore:
 
     async def find(self, key: str) -> CachedReply | None:
         try:
-            found = self.log.answer(key)
-        except LogError as error:
+            found = cast(object, self.log.answer(key))
+            if found is not None and not isinstance(found, ModelReplied):
+                raise TypeError(f"answer gave {type(found).__name__}, not a ModelReplied or None")
+        except Exception as error:  # a user's log may raise anything
             if not self._warned:
                 self._warned = True
-                _logger.warning("earlier replies can't be read, the run goes on: %s", error)
+                _logger.warning("earlier replies can't be read, the run goes on: %s", told(error))
             return None
         return None if found is None else _kept(found)
 
@@ -223,6 +246,14 @@ async def _make(
         return None, outcome
     await store.keep(key, reply, request)
     return reply, replace(outcome, cache_key=key)
+
+
+def _named(cache: Cache) -> str:
+    """A cache as it says what it is, or else its type."""
+    try:
+        return repr(cache)
+    except Exception:
+        return type(cache).__name__
 
 
 def _kept(event: ModelReplied) -> CachedReply | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
 
-from effects.caches.base import CachedReply, CacheRequest
+from effects.caches.base import CachedReply, CacheRequest, sound
 from rlm_fsm.values import Usage
 
 FORMAT = "rlm-fsm cached reply"
@@ -17,6 +17,8 @@ VERSION = 1
 """Version of the file's fields."""
 _PROMPT_CHARS = 400
 """How much of a prompt is shown: enough to tell whose reply it is."""
+_TOLD = ("text", "model_id", "finish_reason", "reasoning", "cost_usd")
+"""Fields of a reply that are written as they are."""
 
 
 def written(key: str, reply: CachedReply, request: CacheRequest) -> bytes:
@@ -55,16 +57,15 @@ def _reply(data: Any) -> CachedReply | None:
     if not isinstance(data, dict):
         return None
     fields = cast(dict[str, Any], data)
-    texts = {name: fields.get(name) for name in ("model_id", "finish_reason", "reasoning")}
-    text, cost, usage = fields.get("text"), fields.get("cost_usd"), fields.get("usage")
-    if not isinstance(text, str) or not isinstance(usage, dict):
+    usage = fields.get("usage")
+    if not isinstance(usage, dict):
         return None
-    if any(value is not None and not isinstance(value, str) for value in texts.values()):
-        return None
-    if cost is not None and (isinstance(cost, bool) or not isinstance(cost, int | float)):
-        return None
+    told: dict[str, Any] = {name: fields.get(name) for name in _TOLD}
     counts = Usage.from_dict(cast(dict[str, Any], usage))
-    return CachedReply(text=text, usage=counts, cost_usd=cost, **texts)
+    try:
+        return sound(CachedReply(**told, usage=counts))
+    except (TypeError, ValueError):
+        return None
 
 
 def _digest(entry: dict[str, Any]) -> str:
