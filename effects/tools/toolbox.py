@@ -1,28 +1,26 @@
 """Calling tools, and asking whether they may be called: the effects `CallTool` and `AskApproval`.
 
 1. A tool is a function of the caller's own program: it runs in that program, on its event loop if
-   it is ``async``, else in a thread, so that the run goes on meanwhile.
+   it is ``async``, else in a thread, so that the run goes on meanwhile (see `apart`).
 2. Whatever it does, one event comes of it: what it raises is data for the code that called it.
-3. Each call of a plain function has a thread of its own. A thread can't be stopped: when a call
-   takes too long or its run is cancelled, nobody waits for it any more, and what it gives is
-   dropped. Neither other calls nor the end of the program wait for such a thread.
+3. Each call has a thread or a task of its own. When it takes too long or its run is cancelled, a
+   task is cancelled and has a moment to clean up; nobody waits for a thread, nor for a task that
+   goes on all the same, and what it gives is dropped.
 4. Whoever is asked for approval may say nothing, or fail: the call is then put off, not made.
 """
 
-import asyncio
-import contextvars
-import inspect
 import json
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import BoundArguments
 from typing import Any, cast
 
+from returns.pipeline import is_successful
+
 from effects.repls._tools import as_json
+from effects.tools.apart import is_async, made
 from effects.tools.declared import Tool
 from rlm_fsm.effect import AskApproval, CallTool
 from rlm_fsm.event import ApprovalGiven, ApprovalPostponed, ToolFailed, ToolReturned
@@ -85,22 +83,20 @@ class Toolbox:
             args, options = bound(tool, arguments)
         except (TypeError, ValueError, RecursionError) as error:
             return _failed(effect, "arguments", f"{type(error).__name__}: {error}", times)
-        limit = asyncio.timeout(tool.timeout_s)
         try:
-            async with limit:
-                value = await _value(lambda: tool.fn(*args, **options), is_async=_is_async(tool.fn))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return _failed(effect, "raised", _told(error), times)
-        except (Exception, SystemExit) as error:
-            if limit.expired():
-                message = f"there was no answer within {tool.timeout_s:g} seconds"
-                return _failed(effect, "timeout", message, times)
-            return _failed(effect, "raised", _told(error), times)
+            gave = await made(
+                lambda: tool.fn(*args, **options),
+                is_async=is_async(tool.fn),
+                name=effect.tool,
+                timeout_s=tool.timeout_s,
+            )
+        except TimeoutError:
+            message = f"there was no answer within {tool.timeout_s:g} seconds"
+            return _failed(effect, "timeout", message, times)
+        if not is_successful(gave):
+            return _failed(effect, "raised", _told(gave.failure()), times)
         try:
-            text = as_json(value, "the result", tool.max_chars)
+            text = as_json(gave.unwrap(), "the result", tool.max_chars)
         except (TypeError, ValueError) as error:
             return _failed(effect, "result", str(error), times)
         elapsed_s, clock_s = times()
@@ -138,16 +134,16 @@ class Toolbox:
         )
 
     async def _answer(self, ask: OnApproval, request: ApprovalRequest) -> Verdict:
-        try:
-            verdict = await _value(lambda: ask(request), is_async=_is_async(ask))
-        except (Exception, SystemExit, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # it is the run that is cancelled
-            _logger.exception(
-                "on_approval failed for call %s of %s: it waits", request.call_id, request.tool
+        gave = await made(lambda: ask(request), is_async=is_async(ask), name="on_approval")
+        if not is_successful(gave):
+            _logger.error(
+                "on_approval failed for call %s of %s: it waits",
+                request.call_id,
+                request.tool,
+                exc_info=gave.failure(),
             )
             return None
+        verdict = gave.unwrap()
         if verdict is None or isinstance(verdict, bool | str):
             return verdict
         _logger.error(
@@ -191,46 +187,6 @@ def bound(tool: Tool, arguments: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise TypeError(f"there is no parameter {next(iter(values))!r}")
     tool.signature.bind(*given.args, **given.kwargs)
     return given.args, given.kwargs
-
-
-async def _value(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """What a function gives: one that is ``async`` on this loop, any other in a thread."""
-    value = call() if is_async else await _in_thread(call)
-    return await value if inspect.isawaitable(value) else value
-
-
-async def _in_thread(call: Callable[[], Any]) -> Any:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        value, error = None, None
-        try:
-            value = context.run(call)
-        except BaseException as raised:  # whatever it is, the one who waits is told
-            error = raised
-            if isinstance(raised, StopIteration) or not isinstance(raised, Exception):
-                error = RuntimeError(_told(raised))  # a future, or our loop, can't take these
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=work, name="rlm-tool", daemon=True).start()
-    return await future
-
-
-def _is_async(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(fn, "__call__", None)  # noqa: B004 - an object whose call is async
-    )
 
 
 def _told(error: BaseException) -> str:
