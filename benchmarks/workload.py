@@ -112,7 +112,7 @@ def run_own(workload: Workload, log: str) -> Timing:
     rlm = RLM(
         root,
         subcall_adapter=sub,
-        policy=Policy(max_steps=_MANY, max_subcalls=_MANY, max_total_tokens=None),
+        policy=Policy(max_steps=_MANY, max_subcalls=_MANY, max_total_tokens=_MANY),
         repl_backend=workload.backend,
         max_concurrent_subcalls=workload.workers,
         loop_limit=None,  # the measured cell is the same in each turn

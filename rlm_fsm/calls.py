@@ -29,7 +29,7 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import CallId, FrameId, first_of, frame_of
-from rlm_fsm.needs import breach, fits, keeps_to_cost, learned, most, need, takes_a_place
+from rlm_fsm.needs import keeps_to_cost, learned, most, need, takes_a_place, verdict
 from rlm_fsm.policy import Breach, Need, release, reserve, settle, uncounted
 from rlm_fsm.state import Frame, Pause, Phase, RunState
 from rlm_fsm.values import Outcome, Usage
@@ -97,21 +97,20 @@ def pump(state: RunState) -> Step:
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
         call, rest = state.queue.left, state.queue.popleft()
-        takes = most(state, call)
-        if state.in_flight and not fits(state, takes):
+        judged = verdict(state, call)
+        if judged is None:
             break
-        exceeded = breach(state, call)
-        if exceeded is None:
-            state, effects = start(state, call, queue=rest, takes=takes)
+        if isinstance(judged, Need):
+            state, effects = start(state, call, queue=rest, takes=judged)
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
-            state, effects = _delivered(state, call.call_id, limit_outcome(exceeded))
+            state, effects = _delivered(state, call.call_id, limit_outcome(judged))
         elif call.purpose == "compaction":
             state = evolve(state, queue=rest)
-            effects = (Record(event=no_summary(call, no_room(exceeded))),)
+            effects = (Record(event=no_summary(call, no_room(judged))),)
         else:
             state = evolve(state, queue=rest)
-            effects = (Record(event=limit_reached(call.frame, exceeded)),)
+            effects = (Record(event=limit_reached(call.frame, judged)),)
         started.extend(effects)
     return state, tuple(started)
 

@@ -17,7 +17,7 @@ from rlm_fsm.effect import CallModel
 from rlm_fsm.event import ModelReplied
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT
-from rlm_fsm.policy import NOTHING, Breach, Need, Spent, breach_by_call, fits_beside
+from rlm_fsm.policy import NOTHING, Breach, Need, Spent, breach_by_call, fits_beside, reached
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
 
@@ -45,6 +45,8 @@ def room(state: RunState, call: CallModel | None = None) -> Need:
     """What is to be left for the root's last call by a call of its own; without one, by all calls
     below it."""
     root, options = state.root, state.options
+    if options.policy.max_total_tokens is None and options.policy.max_cost_usd is None:
+        return NOTHING
     if call is None:
         chars = root.chars
     elif call.purpose == "closing" or root.turns_used == 0 or options.policy.on_limit == "raise":
@@ -67,9 +69,15 @@ def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breac
     )
 
 
-def fits(state: RunState, takes: Need) -> bool:
-    """Whether a call below the root that takes so much exceeds no limit beside those in flight."""
-    return fits_beside(state.options.policy, state.spent, takes, room(state))
+def verdict(state: RunState, call: CallModel) -> Need | Breach | None:
+    """On a call below the root that could start: what to set aside for it, or the limit that
+    forbids it; None while it is to wait for the bills of those in flight."""
+    takes, policy, spent = most(state, call), state.options.policy, state.spent
+    if fits_beside(policy, spent, takes, room(state)):
+        return reached(policy, spent) or takes
+    if state.in_flight:
+        return None
+    return breach(state, call) or takes
 
 
 def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:

@@ -259,8 +259,16 @@ def breach_by_call(
             return Breach(limit="max_subcall_tokens", allowed=policy.max_subcall_tokens, used=used)
     if policy.max_cost_usd is not None:
         total = spent.charged_usd + (takes.nusd + room.nusd) / NANO_USD
-        if total > policy.max_cost_usd or (spent.cost_usd or 0.0) >= policy.max_cost_usd:
+        if total > policy.max_cost_usd:
             return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=total)
+    return reached(policy, spent)
+
+
+def reached(policy: Policy, spent: Spent) -> Breach | None:
+    """The limit of cost or time that was reached, by what is known; None while there is none."""
+    cost = spent.cost_usd or 0.0
+    if policy.max_cost_usd is not None and cost >= policy.max_cost_usd:
+        return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=cost)
     if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
         return Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
     return None
