@@ -94,7 +94,10 @@ async def _complete(
         return await adapter.acomplete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
 
     def work() -> object:
-        return adapter.complete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
+        try:
+            return adapter.complete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
+        except StopIteration as error:  # a future can't hold it: its waiter would wait for ever
+            raise RuntimeError(told(error)) from error
 
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 

@@ -109,6 +109,8 @@ class Interpreter:
     """That of the run's first event, once it was restored."""
     state: RunState = INITIAL
     _began: float = 0.0
+    _cancelled_before: int = 0
+    """How often the task that drives the run had been cancelled before."""
     _inbox: deque[Event] = field(default_factory=deque[Event])
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -148,6 +150,7 @@ class Interpreter:
         Without an event to append, the effects that the state owes are performed.
         """
         self._began = self.clock() - self.state.spent.seconds
+        self._cancelled_before = _cancellations()
         try:
             effects = self._commit(first) if first else pending(self.state)
             if not self.state.is_over:
@@ -200,7 +203,11 @@ class Interpreter:
         """Start the effects and wait for at least one outcome."""
         alone = not self._tasks and not self._inbox and self._timer is None
         if alone and len(effects) == 1:
-            return (await self._perform(effects[0]),)
+            outcome = await self._perform(effects[0])
+            if _cancellations() > self._cancelled_before:
+                self._inbox.append(outcome)
+                raise asyncio.CancelledError  # an adapter or a session of the user's swallowed it
+            return (outcome,)
         for effect in effects:
             self._spawn(self._feed(effect))
         if self._inbox:
@@ -382,3 +389,9 @@ class Interpreter:
 
     def _clock_s(self) -> float:
         return self.clock() - self._began
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

@@ -543,7 +543,9 @@ class _Unspeakable(Exception):
         raise ValueError("no message")
 
 
-@pytest.mark.parametrize("failure", [asyncio.CancelledError(), SystemExit(1), _Unspeakable()])
+@pytest.mark.parametrize(
+    "failure", [asyncio.CancelledError(), SystemExit(1), StopIteration(), _Unspeakable()]
+)
 @pytest.mark.parametrize("is_async", [False, True])
 def test_whatever_an_adapter_raises_is_an_error_of_its_call(
     log: Path, failure: BaseException, is_async: bool

@@ -1,6 +1,7 @@
 """Runs that are stopped: by a deadline, by a cancelled task, by Ctrl-C; and that go on."""
 
 import asyncio
+import contextlib
 import signal
 import threading
 import time
@@ -245,6 +246,53 @@ def test_calls_that_wait_for_a_place_among_several_runs_are_not_uncertain(log: P
     (info,) = runs(log)
     state = fold(events_of(log, info.run_id))
     assert (len(state.calls), state.under_way) == (5, ("0.1",))
+
+
+def test_an_adapter_that_swallows_a_cancellation_ends_the_run_all_the_same(log: Path) -> None:
+    class Stubborn:
+        asked = asyncio.Event()
+
+        async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return ModelResponse("```python\nprint(1)\n```", Usage())
+
+    async def program() -> None:
+        model = Stubborn()
+        task = asyncio.create_task(arun("q", TEXT, adapter=model, log=log))
+        await model.asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(program())
+    (info,) = runs(log)
+    assert info.status == "cancelled"
+    kept = [event for event in events_of(log, info.run_id) if isinstance(event, ModelReplied)]
+    assert len(kept) == 1, "what it replied is paid for"
+    result = resume(info.run_id, log=log, adapter=FakeAdapter(["FINAL: done"]))
+    assert (result.output, result.usage.uncertain_calls) == ("done", 0)
+
+
+def test_a_run_of_a_task_that_is_being_cancelled_goes_to_its_end() -> None:
+    """What a program does when it is cancelled may be a run."""
+
+    async def program() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            result = await arun("q", TEXT, adapter=FakeAdapter(["FINAL: done"]), log=":memory:")
+            return result.output
+        return ""
+
+    async def main() -> str:
+        task = asyncio.create_task(program())
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert asyncio.run(main()) == "done"
 
 
 def test_a_deadline_of_the_callers_own_cancels_cleanly(log: Path) -> None:
