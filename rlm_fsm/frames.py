@@ -340,14 +340,14 @@ def _merge(
 
 
 def _samples(calls: Mapping[CallId, HostCall]) -> dict[CallId, int]:
-    """How many equal calls stand before each: none, but where code asked for all of them."""
-    if all(call.dedupe for call in calls.values()):
+    """How many equal calls stand before each that is one of several attempts."""
+    if not any(call.is_sample for call in calls.values()):
         return dict.fromkeys(calls, 0)
     seen: dict[HostCall, int] = {}
     found: dict[CallId, int] = {}
     for call_id, call in calls.items():
         found[call_id] = seen.get(call, 0)
-        seen[call] = found[call_id] + 1
+        seen[call] = found[call_id] + call.is_sample
     return found
 
 

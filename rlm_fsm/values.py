@@ -175,6 +175,8 @@ class HostCall:
     """True or False when the function decides (`rlm_query`); None when the run's options do."""
     dedupe: bool = True
     """Whether an identical call of the same pause may answer this one too."""
+    is_sample: bool = False
+    """Whether it is one of several attempts: a cache keeps a reply of its own for each."""
     kind: HostKind = "subcall"
     """``subcall``: for a model. ``budget``: what is left of the run's limits; answered at once.
     ``forecast``: what many subcalls would take, see `rlm_fsm.forecast`; answered at once.

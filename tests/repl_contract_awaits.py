@@ -165,6 +165,7 @@ class AwaitsContract(Driving):
         code = "import asyncio\nr = await asyncio.gather(*[llm_query('same') for _ in range(3)])"
         (pause,), _ = self.pauses(code)
         assert [call.dedupe for call in pause.calls] == [False, False, False]
+        assert not any(call.is_sample for call in pause.calls)
 
     def test_each_round_of_tasks_is_one_pause(self) -> None:
         code = (

@@ -346,6 +346,7 @@ class CallsContract(Driving):
         for more, dedupe in (("", True), (", dedupe=False", False)):
             (pause,), _ = self.pauses(f"ask_chunks('Q', ['a', 'a']{more})")
             assert [call.dedupe for call in pause.calls] == [dedupe, dedupe]
+            assert [call.is_sample for call in pause.calls] == [not dedupe, not dedupe]
 
     def test_ask_chunks_refuses_what_is_no_chunks(self) -> None:
         pauses, result = self.pauses("ask_chunks('Q', 5)")

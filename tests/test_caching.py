@@ -169,11 +169,31 @@ def test_equal_prompts_that_are_each_to_be_answered_keep_their_own_replies(tmp_p
     assert [hits for _, hits in answers] == [0, 3]
 
 
+@pytest.mark.parametrize("backend", ["python", "monty"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_equal_prompts_that_are_gathered_are_asked_once_with_a_cache(backend: str, cached: bool):
+    """As they are when they are called one after the other."""
+    cell = "import asyncio\nx = await asyncio.gather(*[llm_query('same') for _ in range(3)])"
+    root = FakeAdapter([code(cell), "FINAL_VAR: x"])
+    sub = FakeAdapter(["a", "b", "c"], model="sub")
+    result = run(
+        "q",
+        "t",
+        adapter=root,
+        subcall_adapter=sub,
+        repl_backend=backend,
+        log=":memory:",
+        cache="log" if cached else None,
+    )
+    assert result.output == ("['a', 'a', 'a']" if cached else "['a', 'b', 'c']")
+    assert (len(sub.call_log), result.usage.cache_hits) == ((1, 2) if cached else (3, 0))
+
+
 def test_the_machine_counts_equal_calls_and_their_hashes_stay_what_they_were():
     machine = Machine()
     machine.start()
     machine.reply(code("x"))
-    machine.pause("p", "p", "q", dedupe=False)
+    machine.pause("p", "p", "q", dedupe=False, is_sample=True)
     made = [machine.state.calls[name] for name in ("0.1", "0.2", "0.3")]
     assert [call.sample for call in made] == [0, 1, 0]
     assert effect_hash(made[1]) == effect_hash(replace(made[1], sample=0))

@@ -35,6 +35,7 @@ _ROWS = frozenset(
         (bool,),  # dedupe
         (str,),  # kind
         (str, _NONE),  # schema
+        (bool, _NONE),  # is_sample
     )
 )
 """The types of a call's row, see `_frames.CALL_FIELDS`, in all their combinations."""
@@ -56,7 +57,7 @@ def _host_call(row: Any) -> HostCall | None:
     fields: Any = row
     if type(row) is not list or tuple(map(type, fields)) not in _ROWS:
         return None
-    fn, prompt, question, model, max_tokens, recursive, dedupe, kind, schema = fields
+    fn, prompt, question, model, max_tokens, recursive, dedupe, kind, schema, sample = fields
     if kind not in _KINDS:
         return None
     return HostCall(
@@ -69,6 +70,7 @@ def _host_call(row: Any) -> HostCall | None:
         dedupe=dedupe,
         kind=kind,
         schema=schema,
+        is_sample=sample is True,
     )
 
 

@@ -47,6 +47,7 @@ CALL_FIELDS = (
     "dedupe",
     "kind",
     "schema",
+    "is_sample",
 )
 """What is told of a host call: fields of `HostCall`, in this order."""
 

@@ -327,14 +327,16 @@ def _calls(
         raise ValueError(f"max_tokens must be 1 or more, or None, not {max_tokens}")
     if schema is not None and recursive:
         raise TypeError(f"{fn} takes no schema: a sub-run answers in words; use llm_query")
+    is_merged = _arguments.flag("dedupe", dedupe, True)
     shared = {
         "fn": fn,
         "question": question or None,
         "model": model or None,
         "max_tokens": max_tokens,
         "recursive": recursive,
-        "dedupe": _arguments.flag("dedupe", dedupe, True),
+        "dedupe": is_merged,
         "kind": "subcall",
+        "is_sample": not is_merged,
     }
     if schema is not None:
         shared["schema"] = _schemas.schema_text(schema)

@@ -9,7 +9,7 @@ When everything in a cell waits, what is waited for is asked at once:
 2. A list of questions that is to be asked one after the other keeps a pause of its own, after
    the others.
 3. Equal prompts of one batch are asked once. Equal prompts of separate calls are asked as often
-   as they are called: code that asks for five opinions gets five.
+   as they are called, but for what a cache answers: as if they were called one after the other.
 """
 
 from collections.abc import Callable, Sequence
