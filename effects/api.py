@@ -10,10 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from effects.adapters.base import ModelAdapter
-from effects.arguments import check_code, check_function, check_listener, check_objects
+from effects.arguments import (
+    check_code,
+    check_function,
+    check_going_on,
+    check_listener,
+    check_objects,
+)
 from effects.backends import ReplFactory
 from effects.cache_choice import CacheLike, cache_choice
 from effects.jobs import Edit, Parts, branch, go_on, open_log
@@ -30,7 +36,6 @@ from effects.tools import OnApproval, Toolbox
 from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
-from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
@@ -38,7 +43,6 @@ from rlm_fsm.price import Price
 from rlm_fsm.profiles import profile_of
 from rlm_fsm.state import RunState
 
-T = TypeVar("T")
 __all__ = ["RLM", "arun", "fork", "replay", "resume", "run", "runs"]
 
 
@@ -95,6 +99,7 @@ def resume(
     something else when it is run again, and what `run` raises.
     """
     check_objects(policy=policy)
+    check_going_on(on_uncertain, on_changed_output)
     parts = _parts(
         log=log,
         adapter=adapter,
@@ -118,8 +123,8 @@ def resume(
             run_id,
             context=context_of(context),
             policy=policy,
-            on_uncertain=_one_of("on_uncertain", on_uncertain, ("retry", "fail")),
-            on_changed_output=_one_of("on_changed_output", on_changed_output, ("raise", "accept")),
+            on_uncertain=on_uncertain,
+            on_changed_output=on_changed_output,
         )
     )
 
@@ -159,6 +164,7 @@ def fork(
     Raises what `resume` raises.
     """
     check_objects(policy=changes.get("policy"))
+    check_going_on(on_changed_output=on_changed_output)
     check_code("fallback_code", changes.get("fallback_code"))
     unknown = sorted(changes.keys() - {field.name for field in fields(Options)})
     if unknown:
@@ -314,9 +320,3 @@ def _is_finished(target: str | EventLog, run_id: str) -> bool:
         log = open_log(target, stack)
         name = log.find(run_id)
         return any(info.run_id == name and info.status == "finished" for info in log.runs())
-
-
-def _one_of(name: str, value: T, known: tuple[str, ...]) -> T:
-    if value not in known:
-        raise UsageError(f"{name}={value!r}: choose {' or '.join(map(repr, known))}")
-    return value

@@ -36,6 +36,12 @@ def check_choice(name: str, value: object, *known: str) -> None:
         raise UsageError(f"{name}={value!r}: choose {' or '.join(map(repr, known))}")
 
 
+def check_going_on(on_uncertain: object = "retry", on_changed_output: object = "raise") -> None:
+    """`UsageError` for what a run that goes on can't be told to do."""
+    check_choice("on_uncertain", on_uncertain, "retry", "fail")
+    check_choice("on_changed_output", on_changed_output, "raise", "accept")
+
+
 def check_log(log: object) -> None:
     """`UsageError` for what is no log."""
     if not all(callable(getattr(log, name, None)) for name in _LOG_METHODS):

@@ -12,6 +12,7 @@ from effects.adapters.base import ModelAdapter
 from effects.arguments import (
     check_code,
     check_function,
+    check_going_on,
     check_listener,
     check_log,
     check_objects,
@@ -231,6 +232,7 @@ class RLM:
     ) -> RunResult:
         """`rlm_fsm.resume` with this object's adapters, log and listener."""
         check_objects(policy=policy)
+        check_going_on(on_uncertain, on_changed_output)
         log_of(run_id, cast(LogLike, self.parts.log))
         return run_job(
             lambda: go_on(

@@ -102,3 +102,15 @@ def test_an_error_of_a_run_has_no_cause_that_is_none():
 def test_a_run_whose_log_was_in_memory_is_not_said_to_be_resumable():
     with pytest.raises(ModelError, match="had its log in memory, which is gone"):
         run("What?", "text", adapter=FakeAdapter(script=[]), log=":memory:")
+
+
+@pytest.mark.parametrize("argument", ["on_uncertain", "on_changed_output"])
+def test_how_a_run_goes_on_is_checked_before_the_log_is_opened(argument: str, tmp_path: Path):
+    log, bad = tmp_path / "log", {argument: "perhaps"}
+    rlm = RLM(FakeAdapter(), log=log)
+    ways = [lambda: rlm.resume("x", **bad), lambda: resume("x", log=log, **bad)]
+    if argument == "on_changed_output":
+        ways.append(lambda: fork("x", at=1, log=log, **bad))
+    for way in ways:
+        with pytest.raises(UsageError, match=f"{argument}='perhaps': choose"):
+            way()

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any, cast
 
 from effects.adapters.base import ModelAdapter
-from effects.arguments import check_choice, check_function, check_kind, check_objects
+from effects.arguments import check_function, check_going_on, check_kind, check_objects
 from effects.jobs import Parts
 from effects.log.memory import MemoryLog
 from effects.many.budget import SHARED, Budget, Ledger
@@ -97,8 +97,7 @@ async def arun_many(
     check_kind("progress", progress, bool, "True, False or None")
     check_function("on_row", on_row)
     _check_watcher(watcher)
-    check_choice("on_uncertain", on_uncertain, "retry", "fail")
-    check_choice("on_changed_output", on_changed_output, "raise", "accept")
+    check_going_on(on_uncertain, on_changed_output)
     budget = budget or Budget()
     rlm, policy = _model(rlm, adapter, budget, options)
     checked = checked_jobs(jobs, context)
