@@ -372,6 +372,8 @@ class AnySchedule(RuleBasedStateMachine):
         if not self.lowered:
             assert len(taking) <= self.state.options.max_concurrent_subcalls
         assert not set(self.state.calls) & {call.call_id for call in self.state.queue}
+        if not self.state.is_over:
+            assert self.state.in_flight or not self.state.queue, "what waits, waits for a bill"
 
     @invariant()
     def calls_of_tools_are_in_one_place(self) -> None:
