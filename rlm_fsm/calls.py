@@ -104,6 +104,8 @@ def pump(state: RunState) -> Step:
             state, effects = start(state, call, queue=rest, takes=judged)
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
+            if first_of(call.call_id) == call.call_id:
+                state = unmade(state, call.frame)
             state, effects = _delivered(state, call.call_id, limit_outcome(judged))
         elif call.purpose == "compaction":
             state = evolve(state, queue=rest)
@@ -113,6 +115,13 @@ def pump(state: RunState) -> Step:
             effects = (Record(event=limit_reached(call.frame, judged)),)
         started.extend(effects)
     return state, tuple(started)
+
+
+def unmade(state: RunState, frame_id: FrameId) -> RunState:
+    """The state without a subcall of this frame: a limit has kept it from being made."""
+    frame = state.frames[frame_id]
+    state = put(state, evolve(frame, subcalls=frame.subcalls - 1))
+    return evolve(state, spent=evolve(state.spent, subcalls=state.spent.subcalls - 1))
 
 
 def then_pump(taken: Step) -> Step:

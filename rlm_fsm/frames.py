@@ -21,6 +21,7 @@ from rlm_fsm.calls import (
     put,
     resume,
     start,
+    unmade,
     wait,
 )
 from rlm_fsm.effect import (
@@ -41,6 +42,7 @@ from rlm_fsm.ids import (
     FrameId,
     child_frame,
     depth_of,
+    frame_of,
     host_call_id,
     read_id,
     turn_id,
@@ -125,6 +127,8 @@ def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     if frame.id == ROOT:
         return finish(state, frame, frame.best, status="partial", limit=reached.limit)
     allowed = Breach(limit=reached.limit, allowed=reached.allowed, used=reached.used)
+    if frame.turns == 1 and len(frame.messages) <= history.HEAD:
+        state = unmade(state, frame_of(CallId(frame.id)))
     return end_child(state, frame, Outcome("limit", f"the sub-run reached its limit {allowed}"))
 
 

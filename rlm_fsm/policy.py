@@ -98,7 +98,8 @@ class Spent:
     steps: int = 0
     """Turns that the root has begun."""
     subcalls: int = 0
-    """Subcalls begun anywhere, sub-runs included; not those that a cache has answered."""
+    """Subcalls begun anywhere, sub-runs included; not those that a cache has answered, or that a
+    limit has kept from being made."""
     model_calls: int = 0
     """Model calls that ended, with a reply or without; cache hits are none."""
     cache_hits: int = 0

@@ -100,6 +100,20 @@ def test_subcalls_leave_room_for_the_answer():
     assert need(machine.state, machine.call()).tokens + 2_110 <= 3_000
 
 
+@pytest.mark.parametrize("recursive", [False, True])
+def test_what_a_limit_kept_from_being_made_does_not_count_as_a_subcall(recursive: bool):
+    machine = begun(
+        Policy(max_subcalls=3, max_subcall_tokens=10),
+        subcall_system_prompt="",
+        recursive_subcall_system_prompt="",
+        recursive_subcalls=recursive,
+    )
+    (resumed,) = machine.pause("a" * 4_000, "b" * 4_000, "c" * 4_000)
+    assert [outcome.kind for outcome in resumed.outcomes] == ["limit"] * 3
+    assert (machine.state.spent.subcalls, machine.frame().subcalls) == (0, 0)
+    assert left(machine.state, machine.frame())["subcalls"] == 3
+
+
 def test_a_run_that_raises_at_its_limits_keeps_no_room_for_a_last_call():
     policy = Policy(max_cost_usd=0.35, on_limit="raise")
     machine = begun(policy, prices=priced(0, 1_000), max_tokens=200)
