@@ -10,6 +10,7 @@ itself.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING or __package__:
@@ -20,7 +21,11 @@ else:
 EDGES = " \t\r\n.!,;:*`'\"()[]"
 """What may stand around a label."""
 
-_NUMBERED = re.compile(r"^\W*(\d+)\W+(.*)$", re.MULTILINE)
+_NUMBERED = re.compile(r"[\W_]*(\d{1,9})(?![^\W_]|[.,]\d)(.*)")
+"""A line about an item: its number, not one with a fraction, and all that follows."""
+_SEPARATED = re.compile(r"[*_`]*\s*(?:->|=>|(?!-\d)[:.)\]|=\-–—→])?(.*)")
+"""What may stand between number and label, but no sign: ``1 -1`` is item 1, label -1."""
+_MARKUP = " \t\r|*_`"
 
 
 def labels_of(labels: object, name: str = "labels") -> dict[str, str]:
@@ -37,14 +42,39 @@ def labels_of(labels: object, name: str = "labels") -> dict[str, str]:
 
 def labels_read(reply: str, items: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """The labels that a reply gives to items; the first one of each counts."""
+    if len(items) == 1 and any(bare(label) == bare(reply) for label in labels):
+        label = label_in(reply, labels)
+        return {} if label is None else {items[0]: label}
     found: dict[str, str] = {}
-    for number, rest in _NUMBERED.findall(reply):
-        label = label_in(rest, labels)
-        if label is not None and 1 <= int(number) <= len(items):
-            found.setdefault(items[int(number) - 1], label)
-    if not found and len(items) == 1 and (label := label_in(reply, labels)) is not None:
+    numbers = set[int]()
+    lines = [*reply.splitlines(), ""]
+    for line, following in pairwise(lines):
+        if (numbered := _NUMBERED.fullmatch(line)) is None:
+            continue
+        number = int(numbered[1])
+        numbers.add(number)
+        label = _label_after(numbered[2], following, labels)
+        if label is not None and 1 <= number <= len(items):
+            found.setdefault(items[number - 1], label)
+    if len(items) == 1 and 1 not in numbers and (label := label_in(reply, labels)) is not None:
         found[items[0]] = label
     return found
+
+
+def _label_after(rest: str, following: str, labels: Sequence[str]) -> str | None:
+    """The label after an item's number: as it is written, else as `label_in` reads it.
+
+    It stands on the following line if the number stands alone, and that line has none.
+    """
+    separated = _SEPARATED.fullmatch(rest)
+    after = separated[1] if separated else rest
+    plain = after.strip(_MARKUP)
+    for written in (rest.strip(), after.strip(), plain):
+        if written in labels:
+            return written
+    if bare(plain):
+        return label_in(plain, labels)
+    return None if _NUMBERED.fullmatch(following) else label_in(following, labels)
 
 
 def label_in(text: str, labels: Sequence[str]) -> str | None:
@@ -63,8 +93,9 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
 
 
 def bare(text: str) -> str:
-    """A text in lower case, without what may stand around a label."""
-    return " ".join(text.casefold().split()).strip(EDGES)
+    """A text in lower case, without what may stand around a label, unless it is nothing else."""
+    words = " ".join(text.casefold().split())
+    return words.strip(EDGES) or words
 
 
 def _named(plain: str, labels: Sequence[str]) -> list[str]:
@@ -75,7 +106,10 @@ def _named(plain: str, labels: Sequence[str]) -> list[str]:
 
 
 def _stands_in(text: str, words: str) -> bool:
-    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+    """Whether words stand in a text by themselves; 1 stands neither in -1 nor in <1 nor in 1.5."""
+    before = r"(?<![\w.,<>+\-−])" if words[:1].isdigit() else r"(?<!\w)"
+    after = r"(?!\w|[.,]\d)" if words[-1:].isdigit() else r"(?!\w)"
+    return bool(words) and re.search(before + re.escape(words) + after, text) is not None
 
 
 def _holds(other: str, label: str) -> bool:
