@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,21 @@ from effects.commands.choices import (
     prices_given,
 )
 from effects.commands.conclude import ANSWERED, CANCELLED, FAILED, PARTIAL
-from effects.commands.interrupts import terminated_like_interrupted
+from effects.commands.interrupts import apart, terminated_like_interrupted
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, Option, amount, whole
 from effects.commands.run import read_context, silent_logger
-from effects.commands.terminal import Terminal
+from effects.commands.terminal import OutputLost, Terminal
 from effects.commands.tools import TOOLS, tools_given
-from rlm_fsm.errors import UsageError
+from rlm_fsm.errors import RLMError, UsageError
+from rlm_fsm.ids import RunId
 from rlm_fsm.policy import Policy
 
 if TYPE_CHECKING:
     from effects.many.driver import Watcher
     from effects.many.rows import JobResult, ManyResult
+
+STDIO = "-"
+"""In place of a file: standard input of jobs, standard output of results."""
 
 BATCH_OPTIONS = (
     Option(
@@ -65,7 +69,7 @@ RESULT_OPTIONS = (
         name="output",
         metavar="FILE",
         help="write the results there, a JSON line for each job in their order; else they go to "
-        "stdout, each as its job ends",
+        "stdout, as with -, each as its job ends",
     ),
     Option(
         name="sqlite",
@@ -113,7 +117,8 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
     terminal = Terminal(arguments)
     if not arguments.jobs:
         raise UsageError("there are no jobs: rlm-fsm many JOBS.jsonl [PATH...]")
-    _check_writable(arguments.output, arguments.sqlite)
+    _check_targets(arguments)
+    rows = _Rows(terminal, arguments)
     counts = {
         "max_runs": arguments.runs_at_once,
         "max_calls": arguments.calls_at_once,
@@ -122,7 +127,7 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
     view = _Told(_view(terminal))
     try:
         with terminated_like_interrupted():
-            result = run_many(
+            result = apart(run_many)(
                 Path(arguments.jobs),
                 name=arguments.batch,
                 context=read_context(arguments.paths) if arguments.paths else None,
@@ -132,7 +137,7 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
                     max_seconds=arguments.budget_seconds,
                 ),
                 watcher=view,
-                on_row=_writer(terminal, arguments),
+                on_row=rows.write,
                 policy=policy_given(arguments, Policy()),
                 prices=prices_given(arguments),
                 log=log_target(arguments.log),
@@ -152,7 +157,9 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
             "ended. The same command goes on."
         )
         return CANCELLED
-    return _report(terminal, arguments, result)
+    code = _report(terminal, arguments, result)
+    rows.check()
+    return code
 
 
 class _Told:
@@ -191,20 +198,35 @@ def _view(terminal: Terminal) -> "Watcher | None":
     return ManyLines(terminal.progress)
 
 
-def _writer(terminal: Terminal, arguments: Namespace) -> "Callable[[JobResult], None] | None":
-    """What writes a row to stdout as its job ends, unless the results go elsewhere."""
-    if arguments.output is not None or terminal.wants_json:
-        return None
-    return lambda row: terminal.json_line(row.to_dict())
+class _Rows:
+    """Writes each row to stdout as its job ends, unless the results go elsewhere.
+
+    What can't be written doesn't end the batch: it is told when all is done.
+    """
+
+    def __init__(self, terminal: Terminal, arguments: Namespace) -> None:
+        self._terminal = terminal
+        self._is_wanted = arguments.output in (None, STDIO) and not terminal.wants_json
+        self._lost: OutputLost | None = None
+
+    def write(self, row: "JobResult") -> None:
+        if not self._is_wanted or self._lost is not None:
+            return
+        try:
+            self._terminal.json_line(row.to_dict())
+        except OutputLost as lost:
+            self._lost = lost
+
+    def check(self) -> None:
+        """Raise `OutputLost` when rows were lost."""
+        if self._lost is not None:
+            raise self._lost
 
 
 def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> int:
     from effects.view.cut import dollars, plural, seconds
 
-    if arguments.output is not None:
-        result.to_jsonl(arguments.output)
-    if arguments.sqlite is not None:
-        result.to_sqlite(arguments.sqlite)
+    unwritten = _write_files(arguments, result)
     counts = result.counts()
     if terminal.wants_json:
         terminal.json(
@@ -229,13 +251,47 @@ def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> i
         terminal.tell(f"batch {result.name}: {', '.join([*told, seconds(result.seconds)])}")
     if result.stopped is not None:
         terminal.tell(f"stopped: {result.stopped.rstrip('.')}. The same command goes on.")
+    if unwritten:
+        raise RLMError(
+            "\n".join([*unwritten, "The results are in the log: the same command goes on."])
+        )
     if counts["failed"]:
         return FAILED
     return PARTIAL if counts["partial"] or counts["not_started"] else ANSWERED
 
 
-def _check_writable(*paths: str | None) -> None:
-    """Refuse a file for results that can't be written: that must not turn out at the end."""
-    for path in paths:
-        if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
-            raise UsageError(f"{path}: no file can be written there")
+def _write_files(arguments: Namespace, result: "ManyResult") -> list[str]:
+    """Write the files of results; what is wrong with those that can't be written."""
+    from effects.many.files import reason
+
+    wrong: list[str] = []
+    for path, write in ((arguments.output, result.to_jsonl), (arguments.sqlite, result.to_sqlite)):
+        if path is None or (path == STDIO and path == arguments.output):
+            continue
+        try:
+            write(path)
+        except Exception as error:  # those of sqlite_utils have no class in common
+            wrong.append(f"{path}: the results can't be written: {reason(error)}")
+    return wrong
+
+
+def _check_targets(arguments: Namespace) -> None:
+    """Refuse files for results that can't be written: that must not turn out at the end."""
+    from effects.many.files import check_apart, check_jsonl, check_table
+    from effects.many.rows import TABLE, JobResult, table_row
+
+    output, table, jobs = arguments.output, arguments.sqlite, arguments.jobs
+    if output == STDIO:
+        if arguments.json:
+            raise UsageError("--output - and --json: both write to stdout, give one of them")
+        output = None
+    for path in (output, table):
+        if path is not None and jobs != STDIO:
+            check_apart(path, jobs, "the file of the jobs")
+    if output is not None:
+        if table is not None:
+            check_apart(output, table, "the file of --sqlite")
+        check_jsonl(output)
+    if table is not None:
+        some = JobResult(id="", query="", status="failed", origin="none", run_id=RunId("some"))
+        check_table(table, table_row("", some), TABLE)

@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, overload
 
+from effects.many.files import write_jsonl, write_table
 from effects.many.job import CheckedJob
 from effects.result import RunResult, RunUsage
 from rlm_fsm.ids import RunId
@@ -14,6 +14,8 @@ from rlm_fsm.trace import Trace
 
 RowStatus = Literal["finished", "partial", "failed", "not_started"]
 Origin = Literal["new", "resumed", "log", "none"]
+TABLE = "results"
+"""The table of a SQLite file that rows go into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,23 +137,17 @@ class ManyResult(Sequence[JobResult]):
         return found
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Write a line for each row. The file is replaced as a whole, or not at all."""
+        """Write a line for each row. A file is replaced as a whole, or not at all; a pipe or a
+        device is written."""
         write_jsonl(path, (row.to_dict() for row in self.rows))
 
-    def to_sqlite(self, path: str | os.PathLike[str], table: str = "results") -> None:
+    def to_sqlite(self, path: str | os.PathLike[str], table: str = TABLE) -> None:
         """Write the rows into a table of a SQLite file, for Datasette and others.
 
         The key is `run_id`: a batch that is gone on with replaces its own rows. Columns: those of
         `JobResult.to_dict`, and `batch`.
         """
-        from sqlite_utils import Database
-
-        rows = [{"batch": self.name, **_storable(row.to_dict())} for row in self.rows]
-        database = Database(os.fspath(path))
-        try:
-            database.table(table).upsert_all(rows, pk="run_id", alter=True)
-        finally:
-            database.close()
+        write_table(path, [table_row(self.name, row) for row in self.rows], table)
 
 
 def row_of(
@@ -197,16 +193,9 @@ def row_of(
     )
 
 
-def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file: as a whole, or not at all. In ASCII, so that any text can be held."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}-{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="ascii") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def table_row(batch: str, row: JobResult) -> dict[str, Any]:
+    """A row as it stands in a table."""
+    return {"batch": batch, **_storable(row.to_dict())}
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:
