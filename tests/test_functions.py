@@ -74,6 +74,7 @@ def test_llm_query_asks_once_and_returns_the_reply() -> None:
                     "recursive": None,
                     "dedupe": True,
                     "kind": "subcall",
+                    "is_sample": False,
                 }
             ],
             False,

@@ -5,25 +5,27 @@ itself, with `_functions`, whose rules hold here too.
 
 1. Before anything is asked, the host is asked for a forecast: how many subcalls at most, how many
    tokens, at what cost where prices are known. What doesn't fit into what is left of the limits is
-   a `SubcallLimitError`, and nothing was spent. What fits is printed, in a line.
+   a `SubcallLimitError`, and nothing was spent. What fits is printed, in a line. Until then
+   prompts are only counted, not made: there may be more of them than memory holds.
 2. A level of subcalls is one parallel batch. None of them becomes a run of its own: their number
    would not be known.
-3. Replies that say nothing (empty, NO_ANSWER, failed) aren't carried on.
+3. Replies that say nothing (empty, NO_ANSWER, failed) aren't carried on; a line tells of failures.
 """
 
 # The parts of `_functions` that make calls are shared with this file and `_functions_json`.
 # pyright: reportPrivateUsage=false
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _arguments, _functions, _labels
+    from effects.repls import _arguments, _functions, _labels, _sizes
 else:
     import _arguments
     import _functions
     import _labels
+    import _sizes
 
 FAN_IN = 8
 """Texts that one subcall of `reduce_tree` puts together."""
@@ -39,6 +41,7 @@ _COMBINE = (
     "together into one result that answers the question: keep every fact that it needs, once. "
     "If none of them helps, reply NO_ANSWER."
 )
+_MARK = "\n\n[{}]\n"
 _CLASSIFY = (
     "Give each of the {count} numbered items exactly one of these labels:\n{labels}\n"
     "{question}Reply with one line for each item and nothing else: its number, a colon, its label."
@@ -47,6 +50,7 @@ _ATTEMPT = "{prompt}\n\n(Independent attempt {number} of {count}.)"
 """Equal prompts would be asked once, and a model would answer them alike."""
 
 Program = Generator["_functions.Ask", "list[_functions.Answer]", Any]
+_Item = TypeVar("_Item")
 
 
 def programs() -> dict[str, Callable[..., Program]]:
@@ -69,10 +73,12 @@ def map_chunks(
     Chunks are as in ask_chunks. The number of subcalls is printed first.
     """
     form = f"Question: {_question(question)}\nSnippet:\n"
-    prompts = [form + text for text in _arguments.pieces_of(chunks, chunk_size, overlap)]
+    texts = _sizes.pieces_of("map_chunks", chunks, chunk_size, overlap)
     ask = _asks("map_chunks", model, max_tokens, on_error)
-    line = yield from _forecast("map_chunks", prompts, model=model, max_tokens=max_tokens)
-    return (yield from ask(prompts, line))
+    sizes = [len(form) + len(text) for text in dict.fromkeys(texts)]
+    plan = _Plan(len(sizes), sum(sizes))
+    line = yield from _forecast("map_chunks", plan, model, max_tokens)
+    return (yield from ask(_sizes.prompts("map_chunks", form, texts), line))
 
 
 def reduce_tree(
@@ -86,30 +92,31 @@ def reduce_tree(
     """Put many texts together into one that answers the question, fan_in at a time.
 
     Each level is one parallel batch. Texts that say nothing are left out; with none left the
-    result is NO_ANSWER.
+    result is NO_ANSWER, or where all failed the [ERROR] text of the first.
     """
     asked = _question(question)
     if _arguments.whole_number("fan_in", fan_in) < 2:
         raise ValueError(f"fan_in must be 2 or more, not {fan_in}")
-    left = [(text, False) for text in _arguments.texts_of("texts", texts) if _says(text)]
+    given = _arguments.texts_of("texts", texts)
+    nothing = _nothing(given)
+    left = [(text, False) for text in given if _says(text)]
     ask = _asks("reduce_tree", model, max_tokens, on_error)
-    first = _asked(left, fan_in)
-    line = yield from _forecast(
-        "reduce_tree",
-        [_combined(group, asked) for group in first],
-        later=_later_levels(len(_groups(left, fan_in)), fan_in),
-        model=model,
-        max_tokens=max_tokens,
-    )
+    plan = _planned([text for text, _ in left], fan_in, asked)
+    line = yield from _forecast("reduce_tree", plan, model, max_tokens)
+    replies: list[str] = []
     while len(left) > 1 or (left and not left[0][1]):
         groups = _groups(left, fan_in)
-        prompts = [_combined(group, asked) for group in _asked(left, fan_in)]
-        answers = iter((yield from ask(prompts, line)))
-        line = ""
         is_last = len(groups) == 1
+        prompts = [_combined(group, asked) for group in groups if is_last or group[1:]]
+        level = yield from ask(prompts, line)
+        replies += level
+        line = ""
+        answers = iter(level)
         merged = [(next(answers), True) if is_last or group[1:] else group[0] for group in groups]
+        nothing = _nothing([text for text, _ in merged])
         left = [(text, done) for text, done in merged if _says(text)]
-    return left[0][0] if left else _functions.NO_ANSWER
+    yield from _tell_failures("reduce_tree", replies)
+    return left[0][0] if left else nothing
 
 
 def classify_all(
@@ -134,13 +141,17 @@ def classify_all(
     most = max(1, min(per_call, _LABEL_TOKENS // (8 + longest // 3)))
     groups = _packed(list(dict.fromkeys(texts)), per_call if max_tokens else most)
     about = "" if question is None else _question(question).strip() + "\n"
-    prompts = [_classified(group, known, about) for group in groups]
     ask = _asks("classify_all", model, max_tokens, on_error)
-    line = yield from _forecast("classify_all", prompts, model=model, max_tokens=max_tokens)
+    head = len(_classified([], known, about)) - len("0")
+    sizes = [_chars(head, "\n{}: ", map(len, group)) for group in groups]
+    plan = _Plan(len(sizes), sum(sizes))
+    line = yield from _forecast("classify_all", plan, model, max_tokens)
     found: dict[str, str] = {}
-    for group, reply in zip(groups, (yield from ask(prompts, line)), strict=True):
-        if not reply.startswith(_functions.ERROR_MARK.strip()):
+    replies = yield from ask([_classified(group, known, about) for group in groups], line)
+    for group, reply in zip(groups, replies, strict=True):
+        if not _failed(reply):
             found.update(_labels.labels_read(reply, group, list(known)))
+    yield from _tell_failures("classify_all", replies)
     missing = sum(text not in found for text in texts)
     if missing:
         told = f"classify_all: {missing:,} of {len(texts):,} items got no label (None)"
@@ -165,11 +176,15 @@ def vote(
     if _arguments.whole_number("n", n) < 1:
         raise ValueError(f"n must be 1 or more, not {n}")
     allowed = None if choices is None else list(_labels.labels_of(choices, "choices"))
-    prompts = [_ATTEMPT.format(prompt=text, number=i, count=n) for i in range(1, n + 1)]
-    if allowed:
-        prompts = [f"{one}\nReply with one of: {', '.join(allowed)}." for one in prompts]
+    n = min(n, _sizes.MOST)
+    _functions._calls("vote", None, [], model, max_tokens)  # wrong arguments raise at once
+    ending = f"\nReply with one of: {', '.join(allowed)}." if allowed else ""
+    each = len(_ATTEMPT.format(prompt="", number="", count=n)) + len(text) + len(ending)
+    plan = _Plan(n, n * each + _sizes.digits(n))
+    line = yield from _forecast("vote", plan, model, max_tokens)
+    attempts = (_ATTEMPT.format(prompt=text, number=i, count=n) for i in range(1, n + 1))
+    prompts = [attempt + ending for attempt in attempts]
     calls = _functions._calls("vote", None, prompts, model, max_tokens, False)
-    line = yield from _forecast("vote", prompts, model=model, max_tokens=max_tokens)
     answers = yield _functions.Ask(calls, True, line)
     given = [reply for kind, reply in answers if kind == "text"]
     results = [reply if kind == "text" else None for kind, reply in answers]
@@ -209,37 +224,64 @@ def _asks(
     return ask
 
 
-def _forecast(
-    fn: str,
-    prompts: Sequence[str],
-    *,
-    later: Sequence[tuple[int, int]] = (),
-    model: str | None,
-    max_tokens: int | None,
-) -> Generator["_functions.Ask", "list[_functions.Answer]", str]:
-    """The line that tells what is about to be asked. Raises `SubcallLimitError` for too much.
+class _Plan(NamedTuple):
+    """What a function is about to ask."""
 
-    `prompts` are those of the first level; `later` has the subcalls of each further level, and how
-    many replies its prompts hold.
-    """
-    unique = list(dict.fromkeys(prompts))
-    if not unique:
+    calls: int
+    """Equal ones of a level once."""
+    chars: int
+    """Of their prompts, but for the replies of earlier calls."""
+    replies: int = 0
+    """How many replies of earlier calls are in prompts."""
+    levels: int = 1
+    built: int = 0
+    """Characters with equal prompts as often as they are made, where that is more than `chars`."""
+
+
+def _forecast(
+    fn: str, plan: _Plan, model: str | None, max_tokens: int | None
+) -> Generator["_functions.Ask", "list[_functions.Answer]", str]:
+    """The line that tells what is about to be asked. Raises `SubcallLimitError` for too much, and
+    `ValueError` for more than anybody may ask."""
+    if not plan.calls:
         return ""
-    count = len(unique) + sum(calls for calls, _ in later)
-    chars = sum(map(len, unique)) + sum(calls * len(_COMBINE) for calls, _ in later)
-    request = {"calls": count, "chars": chars, "replies": sum(held for _, held in later)}
+    chars = min(plan.chars, _sizes.MOST)
+    request = {"calls": plan.calls, "chars": chars, "replies": plan.replies}
     (call,) = _functions._calls(fn, None, [json.dumps(request)], model, max_tokens, False)
     [(kind, text)] = yield _functions.Ask([{**call, "kind": "forecast"}], False)
     if kind == "limit":
         raise _functions.SubcallLimitError(f"{fn}: {text}. Nothing was asked.")
     if kind != "text":
         raise _functions.SubcallError(f"{fn}: {text}")
+    _sizes.check(fn, plan.calls, max(plan.chars, plan.built))
     told = json.loads(text)
     cost = "" if told["cost_usd"] is None else f", ${told['cost_usd']:.4f}"
-    at_most, plural = ("at most ", " in {} levels") if later else ("", "")
-    plural = plural.format(len(later) + 1)
-    calls = f"{count:,} subcall{'' if count == 1 else 's'}"
+    is_tree = plan.levels > 1
+    at_most, plural = ("at most ", f" in {plan.levels} levels") if is_tree else ("", "")
+    calls = f"{plan.calls:,} subcall{'' if plan.calls == 1 else 's'}"
     return f"{fn}: {at_most}{calls}{plural}, at most about {told['tokens']:,} tokens{cost}"
+
+
+def _chars(head: int, mark: str, sizes: Iterable[int]) -> int:
+    """Characters of a prompt: `head` of them and the number of its items, then items of these
+    sizes, each after a mark with its place."""
+    counted = list(sizes)
+    marks = len(counted) * (len(mark) - len("{}")) + _sizes.digits(len(counted))
+    return head + len(str(len(counted))) + marks + sum(counted)
+
+
+def _failed(reply: str) -> bool:
+    return reply.startswith(_functions.ERROR_MARK.strip())
+
+
+def _tell_failures(
+    fn: str, replies: Sequence[str]
+) -> Generator["_functions.Ask", "list[_functions.Answer]", None]:
+    """Print how many of the replies are failures, if any."""
+    failed = [("error", reply[len(_functions.ERROR_MARK) :]) for reply in replies if _failed(reply)]
+    if failed:
+        told = f"{fn}: {len(failed):,} of {len(replies):,} subcalls failed{_failures(failed)}"
+        yield _functions.Ask([], False, told)
 
 
 def _failures(answers: "Sequence[_functions.Answer]") -> str:
@@ -252,8 +294,11 @@ def _failures(answers: "Sequence[_functions.Answer]") -> str:
 # -- trees
 
 
-def _groups(items: Sequence[tuple[str, bool]], fan_in: int) -> list[Sequence[tuple[str, bool]]]:
-    """As few groups of at most `fan_in` as will do, of sizes as equal as can be."""
+def _groups(items: Sequence[_Item], fan_in: int) -> list[Sequence[_Item]]:
+    """As few groups of at most `fan_in` as will do, of sizes as equal as can be.
+
+    A subcall is made for each; but a text alone is passed on, unless it is the only one.
+    """
     if not items:
         return []
     count = -(-len(items) // fan_in)
@@ -262,35 +307,45 @@ def _groups(items: Sequence[tuple[str, bool]], fan_in: int) -> list[Sequence[tup
     return [items[start : start + size + (i < larger)] for i, start in enumerate(starts)]
 
 
-def _asked(items: Sequence[tuple[str, bool]], fan_in: int) -> list[Sequence[tuple[str, bool]]]:
-    """The groups that a subcall is made for: a text alone is passed on, unless it is the only."""
-    groups = _groups(items, fan_in)
-    return [group for group in groups if len(group) > 1 or len(groups) == 1]
-
-
-def _later_levels(count: int, fan_in: int) -> list[tuple[int, int]]:
-    """Subcalls of each level that puts replies of `count` texts together, and how many it holds."""
-    found: list[tuple[int, int]] = []
-    while count > 1:
-        groups = -(-count // fan_in)
-        alone = 2 * groups - count if count < 2 * groups else 0
-        found.append((groups - alone, count))
-        count = groups
-    return found
+def _planned(texts: Sequence[str], fan_in: int, question: str) -> _Plan:
+    """All levels, if every reply says something."""
+    head = len(_combined([], question)) - len("0")
+    left: list[str | None] = list(texts)  # None: a reply
+    calls = chars = replies = levels = built = 0
+    while left and (len(left) > 1 or not levels):
+        merged: list[str | None] = []
+        groups, seen = _groups(left, fan_in), set[tuple[str | None, ...]]()
+        for group in groups:
+            if len(group) == 1 < len(groups):
+                merged.append(group[0])
+                continue
+            merged.append(None)
+            size = _chars(head, _MARK, [0 if text is None else len(text) for text in group])
+            built += size
+            if None in group or tuple(group) not in seen:
+                seen.add(tuple(group))
+                calls, chars, replies = calls + 1, chars + size, replies + group.count(None)
+        left, levels = merged, levels + 1
+    return _Plan(calls, chars, replies, levels, built)
 
 
 def _combined(items: Sequence[tuple[str, bool]], question: str) -> str:
     parts = [_COMBINE.format(question=question, count=len(items))]
-    return "\n\n".join([*parts, *(f"[{n}]\n{text}" for n, (text, _) in enumerate(items, 1))])
+    return "".join([*parts, *(_MARK.format(n) + text for n, (text, _) in enumerate(items, 1))])
 
 
 def _says(text: str) -> bool:
     """Whether a text says anything."""
     bare = text.strip()
     return bool(bare) and not (
-        bare.strip(_labels.EDGES).upper() == _functions.NO_ANSWER
-        or bare.startswith(_functions.ERROR_MARK.strip())
+        bare.strip(_labels.EDGES).upper() == _functions.NO_ANSWER or _failed(bare)
     )
+
+
+def _nothing(texts: Sequence[str]) -> str:
+    """The result where none of the texts says anything: the first failure if all are failures."""
+    said = [text for text in texts if text.strip()]
+    return said[0] if said and all(map(_failed, said)) else _functions.NO_ANSWER
 
 
 # -- items
@@ -320,7 +375,7 @@ def _tally(replies: Sequence[str], allowed: Sequence[str] | None) -> list[tuple[
     first: dict[str, str] = {}
     counts: dict[str, int] = {}
     for reply in replies:
-        if reply.startswith(_functions.ERROR_MARK.strip()) or not reply.strip():
+        if _failed(reply) or not reply.strip():
             continue
         named = reply.strip() if allowed is None else _labels.label_in(reply, allowed)
         if named is not None:

@@ -19,10 +19,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _arguments, _schemas
+    from effects.repls import _arguments, _schemas, _sizes
 else:
     import _arguments
     import _schemas
+    import _sizes
 
 ERROR_MARK = "[ERROR] "
 """What a failed subcall's text begins with under ``on_error="return"``."""
@@ -94,7 +95,6 @@ def programs(
 
     `parallel_subcalls` is what ``parallel=None`` means to the functions that take chunks, and
     `styles` what ``on_error=None`` means. `ask` and its relatives always raise.
-    Texts come as arguments: the context is asked about where code passes it.
     """
     made = {
         "llm_query": query("llm_query", None, styles.single),
@@ -244,7 +244,7 @@ def _ask_chunks(name: str, parallel_subcalls: bool) -> Callable[..., Program]:
         ctx.chunk_documents return. ctx and a text are cut into pieces of chunk_size characters.
         """
         asked, chunks = _arguments.in_order(question, chunks)
-        texts = _arguments.pieces_of(chunks, chunk_size, overlap)
+        texts = _sizes.pieces_of(name, chunks, chunk_size, overlap)
         calls = _calls(name, asked, texts, model, max_tokens, dedupe=dedupe)
         is_parallel = _arguments.flag("parallel", parallel, parallel_subcalls)
         return (yield from _many(calls, is_parallel, on_error))
@@ -274,7 +274,7 @@ def _query_batch(parallel_subcalls: bool, style: str) -> Callable[..., Program]:
         elif isinstance(model, str) and question is None and len(model.split()) > 1:
             model, question = None, model  # called as (chunks, question): a model's name is a word
         asked = None if question is None else _arguments.checked_question(question)
-        texts = _arguments.pieces_of(chunks, chunk_size, overlap)
+        texts = _sizes.pieces_of("llm_query_batch", chunks, chunk_size, overlap)
         calls = _calls("llm_query_batch", asked, texts, model, max_tokens, dedupe=dedupe)
         is_parallel = _arguments.flag("parallel", parallel, parallel_subcalls)
         return (yield from _many(calls, is_parallel, on_error, style))
@@ -297,9 +297,9 @@ def ask_chunks_first(
     pick_first_answer. With on_error="return" a chunk whose subcall failed is passed over.
     """
     asked, chunks = _arguments.in_order(question, chunks)
-    texts = list(dict.fromkeys(_arguments.pieces_of(chunks, chunk_size, overlap)))
+    pieces = _sizes.pieces_of("ask_chunks_first", chunks, chunk_size, overlap)
     replies, raises = list[str | None](), _raises(on_error)
-    for call in _calls("ask_chunks_first", asked, texts, model, max_tokens):
+    for call in _calls("ask_chunks_first", asked, list(dict.fromkeys(pieces)), model, max_tokens):
         [(kind, reply)] = yield Ask([call], False)
         replies.append(reply if kind == "text" else None)
         # Beyond a limit every further chunk would be refused too.
@@ -341,7 +341,7 @@ def _calls(
     if schema is not None:
         shared["schema"] = _schemas.schema_text(schema)
     form = f"Question: {question}\nSnippet:\n" if question else ""
-    return [{**shared, "prompt": form + text} for text in texts]
+    return [{**shared, "prompt": prompt} for prompt in _sizes.prompts(fn, form, texts)]
 
 
 def _one(calls: list[dict[str, Any]], style: str = "") -> Generator[Ask, list[Answer], str]:

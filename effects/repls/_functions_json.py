@@ -60,6 +60,7 @@ def budget() -> Program:
         "recursive": None,
         "dedupe": True,
         "kind": "budget",
+        "is_sample": False,
     }
     [(_, text)] = yield _functions.Ask([call], False)
     return json.loads(text)

@@ -1,0 +1,166 @@
+"""How much functions may ask for: counted, forecast and refused before any prompt is made."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effects.repls import _combinators, _functions, _functions_json
+from effects.repls._functions import Answer, Ask, Program, SubcallLimitError, drive
+from effects.repls._text import TextView
+
+PROGRAMS: dict[str, Callable[..., Program]] = {
+    **_functions.programs(TextView(""), parallel_subcalls=True),
+    **_functions_json.programs(),
+    **_combinators.programs(),
+}
+BILLION = 10**9
+
+
+class Host:
+    """Answers forecasts as told, and every prompt alike; counts."""
+
+    def __init__(self, forecast: str = "text", reply: str = "1: a") -> None:
+        self.forecast = forecast
+        self.reply = reply
+        self.requests: list[dict[str, int]] = []
+        self.prompts: list[str] = []
+
+    def __call__(self, ask: Ask) -> list[Answer]:
+        if ask.calls[0]["kind"] == "forecast":
+            self.requests.append(json.loads(ask.calls[0]["prompt"]))
+            return [(self.forecast, json.dumps({"tokens": 1, "cost_usd": None}))]
+        self.prompts += dict.fromkeys(call["prompt"] for call in ask.calls)
+        return [("text", f"{self.reply}{len(self.prompts)}{i}") for i in range(len(ask.calls))]
+
+    def run(self, name: str, *args: Any, **options: Any) -> Any:
+        return drive(PROGRAMS[name](*args, **options), self)
+
+
+TOO_MUCH: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("vote", ("x", BILLION), {}),
+    ("vote", ("x", 10**5_000), {}),
+    ("vote", ("x" * 10**6, 50_000), {}),
+    ("map_chunks", ("q" * 10**5, "ab" * 30_000), {"chunk_size": 1, "overlap": 0}),
+    ("reduce_tree", (["x" * 10**6] * 2_000, "q"), {}),
+    ("reduce_tree", (["a", "b"] * 60_000, "q" * 10**5), {"fan_in": 2}),
+    ("classify_all", ([str(n) for n in range(20_000)], ["l" * 20_000, "a"]), {}),
+    ("ask_chunks", ("q", "ab" * 10**6), {"chunk_size": 1}),
+    ("ask_chunks", ("q", "ab" * 10**6), {"chunk_size": 10_000, "overlap": 9_950}),
+    ("ask_chunks", ("q", "ab" * 10**6), {"overlap": 49_999}),
+    ("ask_chunks", ("q" * 10**5, ["a"] * 10**4), {}),
+    ("ask_chunks_first", ("q", "ab" * 10**6), {"chunk_size": 1}),
+    ("llm_query_batch", (["a"] * 10**4,), {"question": "q" * 10**5}),
+    ("llm_batch", (["a"] * 100_001,), {}),
+    ("llm_batch_json", (["a" * 10**6] * 300,), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "options"), TOO_MUCH)
+def test_what_would_fill_the_hosts_memory_is_refused_before_it_is_made(
+    name: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    host = Host()
+    with pytest.raises(ValueError, match=r"are more than the .* that may be asked at once"):
+        host.run(name, *args, **options)
+    assert host.prompts == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "options"), [case for case in TOO_MUCH if case[0] in _combinators.programs()]
+)
+def test_what_does_not_fit_is_a_limit_before_it_is_made(
+    name: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    with pytest.raises(SubcallLimitError, match="Nothing was asked"):
+        Host("limit").run(name, *args, **options)
+
+
+@given(
+    texts=st.lists(st.text("ab é", min_size=0, max_size=12), max_size=40),
+    fan_in=st.integers(2, 5),
+    question=st.text("q?", min_size=1),
+)
+def test_what_is_forecast_is_what_is_asked(texts: list[str], fan_in: int, question: str) -> None:
+    for name, args, options in (
+        ("map_chunks", (question, texts), {}),
+        ("map_chunks", (question, "".join(texts)), {"chunk_size": 4, "overlap": 1}),
+        ("classify_all", (texts, ["a", "b"]), {"per_call": fan_in, "on_error": "return"}),
+        ("vote", (question, 3 * len(texts) + 1, ["1: a", "b"]), {}),
+        ("reduce_tree", (texts, question, fan_in), {}),
+    ):
+        host = Host()
+        host.reply = "" if name in ("reduce_tree", "map_chunks") else "1: a "
+        host.run(name, *args, **options)
+        calls, chars = len(host.prompts), sum(map(len, host.prompts))
+        replies = chars - sum(request["chars"] for request in host.requests)
+        assert calls == sum(request["calls"] for request in host.requests)
+        held = sum(request["replies"] for request in host.requests)
+        assert (replies >= held) if held else replies == 0
+
+
+def test_a_text_that_is_passed_on_alone_counts_by_its_length_and_the_question_each_time() -> None:
+    host = Host(reply="r")
+    host.run("reduce_tree", [f"{n}" * 100_000 for n in range(3)], "q" * 1_000, fan_in=2)
+    (request,) = host.requests
+    assert (request["calls"], request["replies"]) == (2, 1)
+    assert 302_000 < request["chars"] < 303_000
+
+
+# -- what is said of failures
+
+
+def failing(*places: int, reply: str = "fine") -> Callable[[Ask], list[Answer]]:
+    """Answers forecasts, and prompts in their order; those at these places fail."""
+    asked: list[int] = []
+
+    def ask(request: Ask) -> list[Answer]:
+        if request.calls[0]["kind"] == "forecast":
+            return [("text", json.dumps({"tokens": 1, "cost_usd": None}))]
+        found: list[Answer] = []
+        for _ in request.calls:
+            asked.append(1)
+            is_down = len(asked) in places
+            found.append(("error", f"down {len(asked)}") if is_down else ("text", reply))
+        return found
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("host", "texts", "result", "told"),
+    [
+        (failing(1, 2), "abcd", "[ERROR] down 1", "2 of 2 subcalls failed, the first with: down 1"),
+        (failing(1), "abcd", "fine", "1 of 2 subcalls failed: down 1"),
+        (failing(3), "abcd", "[ERROR] down 3", "1 of 3 subcalls failed: down 3"),
+        (failing(1), "ab", "[ERROR] down 1", "1 of 1 subcalls failed: down 1"),
+        (failing(1, reply="NO_ANSWER"), "abcd", "NO_ANSWER", "1 of 2 subcalls failed: down 1"),
+        (failing(reply="NO_ANSWER"), "abcd", "NO_ANSWER", "at most about 1 tokens"),
+        (failing(), ["[ERROR] gone", " ", "[ERROR] down"], "[ERROR] gone", None),
+        (failing(), ["[ERROR] gone", "no_answer."], "NO_ANSWER", None),
+    ],
+)
+def test_a_tree_of_failures_is_a_failure_and_is_told(
+    host: Callable[[Ask], list[Answer]],
+    texts: str | list[str],
+    result: str,
+    told: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = PROGRAMS["reduce_tree"](list(texts), "q", 2, on_error="return")
+    assert drive(tree, host) == result
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].endswith(told) if told else lines == []
+
+
+def test_items_whose_call_failed_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"per_call": 1, "on_error": "return"}
+    program = PROGRAMS["classify_all"](["a", "b", "c"], ["fine", "bad"], **options)
+    assert drive(program, failing(2, 3)) == ["fine", None, None]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "classify_all: 2 of 3 subcalls failed, the first with: down 2",
+        "classify_all: 2 of 3 items got no label (None)",
+    ]
