@@ -7,11 +7,11 @@
    ``--help`` is quick.
 """
 
+import atexit
 import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -24,7 +24,11 @@ from effects.commands import many as many_command
 from effects.commands import replay as replay_command
 from effects.commands import run as run_command
 from effects.commands import runs as runs_command
-from effects.commands.interrupts import interrupts_restored
+from effects.commands.interrupts import (
+    hear_no_interrupts,
+    ignore_interrupts,
+    interrupts_restored,
+)
 from effects.commands.options import Option, add_options, fill_in
 from effects.commands.terminal import Terminal, open_streams
 from rlm_fsm._version import __version__
@@ -181,17 +185,25 @@ COMMANDS: dict[str, _Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. `argv` is ``sys.argv[1:]`` unless given."""
     open_streams()
+    if argv is not None:
+        with interrupts_restored():
+            return _main(argv)
+    # Of a program that is about to end nobody wants to hear more.
+    atexit.register(ignore_interrupts)
+    return _main(sys.argv[1:])
+
+
+def _main(argv: Sequence[str]) -> int:
     terminal = Terminal()
     try:
         try:
-            # Of a program that is about to end nobody wants to hear more.
-            with nullcontext() if argv is None else interrupts_restored():
-                return _perform(sys.argv[1:] if argv is None else argv)
+            return _perform(argv)
         except SystemExit as end:  # argparse ends --help and --version so
             return end.code if isinstance(end.code, int) else _FAILED
         finally:
             terminal.flush()
     except KeyboardInterrupt:
+        hear_no_interrupts()
         terminal.tell("cancelled; nothing was started")
         return _CANCELLED
     except RLMError as error:

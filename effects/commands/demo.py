@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 
+from effects.commands.interrupts import apart
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, REPL, Option, amount, whole
 from effects.commands.terminal import Terminal
 from rlm_fsm.errors import UsageError
@@ -60,7 +61,7 @@ def demo(arguments: Namespace, environment: Mapping[str, str]) -> int:
         terminal.progress(f"archive {seed}: {size:g} million characters are being written")
     haystack = make_haystack(seed, chars=int(size * 1_000_000))
     context = Context.from_documents(haystack.documents, names=haystack.names)
-    end = perform(lambda: rlm.run(haystack.question, context), view, str(log))
+    end = perform(apart(lambda: rlm.run(haystack.question, context)), view, str(log))
     code = report(end, terminal, default_log=read_settings(environment).log)
     if end.state.status != "finished":
         return code

@@ -23,6 +23,7 @@ from effects.commands.choices import (
     policy_given,
     prices_given,
 )
+from effects.commands.interrupts import apart
 from effects.commands.options import (
     ACCEPT_CHANGED_OUTPUT,
     CONTEXT,
@@ -139,7 +140,7 @@ def resume(arguments: Namespace, environment: Mapping[str, str]) -> int:
             pass  # Raises `RunBusy`: nothing is said of a run that somebody works on.
         if not terminal.is_quiet:
             terminal.tell(_standing(record, on_uncertain, policy))
-        end = perform(act, view, log)
+        end = perform(apart(act), view, log)
     return report(end, terminal, default_log=read_settings(environment).log)
 
 
@@ -189,7 +190,7 @@ def fork(arguments: Namespace, environment: Mapping[str, str]) -> int:
         if not terminal.is_quiet:
             what = f"another text in event {at:,}" if edit is not None else f"event {at:,}"
             terminal.tell(f"a fork of {record.run_id} begins with {what}")
-        end = perform(act, view, log)
+        end = perform(apart(act), view, log)
     return report(end, terminal, default_log=read_settings(environment).log)
 
 

@@ -19,6 +19,7 @@ from effects.commands.choices import (
     policy_given,
     prices_given,
 )
+from effects.commands.interrupts import apart
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET
 from effects.commands.terminal import Terminal
 from effects.commands.tools import TOOLS, tools_given
@@ -81,7 +82,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     context = read_context(arguments.paths)
     for name, reason in context.skipped if not terminal.is_quiet else ():
         terminal.tell(f"{name}: passed over, {reason}")
-    end = perform(lambda: rlm.run(arguments.query, context), view, str(log))
+    end = perform(apart(lambda: rlm.run(arguments.query, context)), view, str(log))
     return report(end, terminal, default_log=read_settings(environment).log)
 
 
