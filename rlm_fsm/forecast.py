@@ -3,18 +3,32 @@
 Code names the calls that it is about to make by number and size; the state knows prices, limits and
 what was spent. The estimate is what the calls are expected to take (`bills`), all of them together:
 every reply as long as it may be. What doesn't fit into what is left is a ``limit``, so
-that nothing is paid for half of the answers.
+that nothing is paid for half of the answers. Forecasts of one pause are judged one after the
+other, each beside those before it that fit: code that is told of them asks for all of them.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 from rlm_fsm.bills import Size, expected
+from rlm_fsm.ids import CallId
 from rlm_fsm.needs import bills_of, known_nusd, room
-from rlm_fsm.policy import Need, breach_by_call, breach_by_subcalls
+from rlm_fsm.policy import NOTHING, Need, breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
 from rlm_fsm.values import HostCall, Outcome
+
+
+def forecasts(state: RunState, calls: Mapping[CallId, HostCall]) -> dict[CallId, Outcome]:
+    """The outcomes of the forecasts among the calls of one pause."""
+    found: dict[CallId, Outcome] = {}
+    count, beside = 0, NOTHING
+    for call_id, call in calls.items():
+        if call.kind == "forecast":
+            found[call_id], more, takes = _judged(state, call, count, beside)
+            count, beside = count + more, beside.plus(takes)
+    return found
 
 
 def forecast(state: RunState, call: HostCall) -> Outcome:
@@ -23,9 +37,18 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     The call's prompt is JSON too: ``calls``, ``chars`` (of their prompts, as far as they are
     known) and ``replies`` (how many replies of earlier calls later prompts hold).
     """
+    return _judged(state, call, 0, NOTHING)[0]
+
+
+def _judged(
+    state: RunState, call: HostCall, before: int, beside: Need
+) -> tuple[Outcome, int, Need]:
+    """The outcome of a forecast beside so many subcalls that are about to be made and what they
+    take; and the subcalls that it adds to these, which are none if they don't fit."""
     asked = _asked(call.prompt)
     if asked is None:
-        return Outcome("error", "a forecast is asked with whole numbers: calls, chars, replies")
+        told = "a forecast is asked with whole numbers: calls, chars, replies"
+        return Outcome("error", told), 0, NOTHING
     count, chars, replies = asked
     options = state.options
     most = call.max_tokens or options.subcall_max_tokens
@@ -35,19 +58,23 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     )
     size = Size(told.prompt + replies * most, told.completion)
     tokens, nusd = size.tokens, known_nusd(state, adapter, size)
-    exceeded = breach_by_subcalls(options.policy, state.spent, count) or breach_by_call(
+    takes = Need(tokens, nusd or 0)
+    exceeded = breach_by_subcalls(options.policy, state.spent, before + count) or breach_by_call(
         options.policy,
         state.spent,
-        Need(tokens, nusd or 0),
+        beside.plus(takes),
         below_root=True,
         room=room(state),
     )
     if exceeded is not None:
         cost = "" if nusd is None else f", ${nusd / NANO_USD:.4f}"
-        takes = f"{count:,} subcalls take at most about {tokens:,} tokens{cost}"
-        return Outcome("limit", f"{takes}, and the limit {exceeded} leaves no room for them")
+        all_of = f"{count:,} subcalls take at most about {tokens:,} tokens{cost}"
+        more = f", {before:,} others are about to be asked" if before else ""
+        no_room = f"{all_of}{more}, and the limit {exceeded} leaves no room for them"
+        return Outcome("limit", no_room), 0, NOTHING
     cost_usd = None if nusd is None else round(nusd / NANO_USD, 6)
-    return Outcome("text", json.dumps({"subcalls": count, "tokens": tokens, "cost_usd": cost_usd}))
+    data = {"subcalls": count, "tokens": tokens, "cost_usd": cost_usd}
+    return Outcome("text", json.dumps(data)), count, takes
 
 
 def _asked(prompt: str) -> tuple[int, int, int] | None:

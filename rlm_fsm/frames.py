@@ -35,7 +35,7 @@ from rlm_fsm.effect import (
 )
 from rlm_fsm.event import CodePaused, LimitReached, RunFinished, Status
 from rlm_fsm.evolve import evolve
-from rlm_fsm.forecast import forecast
+from rlm_fsm.forecast import forecasts
 from rlm_fsm.ids import (
     ROOT,
     CallId,
@@ -275,7 +275,7 @@ def _known(
     state: RunState, frame: Frame, calls: Mapping[CallId, HostCall], now_s: float | None
 ) -> dict[CallId, Outcome]:
     """The outcomes of the calls that the state itself answers, or the pause."""
-    found: dict[CallId, Outcome] = {}
+    found = forecasts(state, calls)
     for call_id, call in calls.items():
         match call.kind:
             case "subcall":
@@ -284,7 +284,7 @@ def _known(
             case "budget":
                 found[call_id] = Outcome("text", budget_line.report(state, frame))
             case "forecast":
-                found[call_id] = forecast(state, call)
+                pass  # judged together
             case "tool":
                 if tool_calls.spec_of(state.options, call.fn) is None:
                     found[call_id] = Outcome("error", f"there is no tool {call.fn!r}")

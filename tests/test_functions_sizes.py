@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,11 @@ from hypothesis import strategies as st
 from effects.repls import _combinators, _functions, _functions_json
 from effects.repls._functions import Answer, Ask, Program, SubcallLimitError, drive
 from effects.repls._text import TextView
+from rlm_fsm import FakeAdapter, Policy, run
+from rlm_fsm.forecast import forecasts
+from rlm_fsm.ids import CallId
+from rlm_fsm.state import INITIAL
+from rlm_fsm.values import HostCall
 
 PROGRAMS: dict[str, Callable[..., Program]] = {
     **_functions.programs(TextView(""), parallel_subcalls=True),
@@ -164,3 +171,56 @@ def test_items_whose_call_failed_are_told_of(capsys: pytest.CaptureFixture[str])
         "classify_all: 2 of 3 subcalls failed, the first with: down 2",
         "classify_all: 2 of 3 items got no label (None)",
     ]
+
+
+# -- what is asked at the same time
+
+
+@pytest.mark.parametrize("backend", ["python", "monty"])
+def test_functions_that_are_awaited_together_fit_together_or_the_later_is_refused(
+    backend: str, tmp_path: Path
+) -> None:
+    code = (
+        "import asyncio\n"
+        "async def f(k, n):\n"
+        "    try:\n"
+        "        return len(await map_chunks('q', [k + str(i) for i in range(n)]))\n"
+        "    except SubcallLimitError as e:\n"
+        "        return str(e)\n"
+        "r = str(await asyncio.gather(f('a', 6), f('b', 5), f('c', 4)))"
+    )
+    adapter = FakeAdapter(script=[f"```python\n{code}\n```", "FINAL_VAR: r"])
+    sub = FakeAdapter(model="small")
+    sub.add_rule("", "yes")
+    result = run(
+        "q",
+        "a text",
+        adapter=adapter,
+        subcall_adapter=sub,
+        log=tmp_path / "log",
+        repl_backend=backend,
+        policy=Policy(max_subcalls=10),
+    )
+    assert result.output.startswith("[6, 'map_chunks: 5 subcalls take at most about ")
+    assert "6 others are about to be asked, and the limit max_subcalls: 11 of 10" in result.output
+    assert result.output.endswith(" Nothing was asked.', 4]")
+    assert result.usage.subcalls == 10
+
+
+def test_forecasts_of_one_pause_are_judged_beside_those_that_fit() -> None:
+    def asks(calls: int, chars: int) -> HostCall:
+        request = {"calls": calls, "chars": chars, "replies": 0}
+        return HostCall(fn="f", prompt=json.dumps(request), kind="forecast", max_tokens=10)
+
+    options = replace(INITIAL.options, policy=Policy(max_total_tokens=30_000))
+    state = replace(INITIAL, options=options)
+    sizes = {"a": 40_000, "b": 90_000, "c": 1_000, "made up": -1, "d": 80_000}
+    found = forecasts(state, {CallId(name): asks(1, size) for name, size in sizes.items()})
+    assert [found[CallId(name)].kind for name in sizes] == [
+        "text",
+        "limit",
+        "text",
+        "error",
+        "limit",
+    ]
+    assert forecasts(state, {CallId("d"): asks(1, 80_000)})[CallId("d")].kind == "text"
