@@ -10,10 +10,10 @@
 import atexit
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from effects.commands import approve as approve_command
 from effects.commands import demo as demo_command
@@ -29,12 +29,14 @@ from effects.commands.interrupts import (
     ignore_interrupts,
     interrupts_restored,
 )
-from effects.commands.options import Option, add_options, fill_in
+from effects.commands.options import Option, add_options, fill_in, in_options
 from effects.commands.terminal import Terminal, open_streams
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import LogCorrupt, LogError, RLMError, UsageError
 
 _FAILED, _MISUSE, _CANCELLED = 1, 2, 130
+_MARK = "\0"
+"""Stands before arguments behind ``--`` while they are parsed."""
 
 _ABOUT = """\
 Ask about texts that are too long for a model: it reads them by writing code.
@@ -60,6 +62,7 @@ class _Parser(ArgumentParser):
     """Raises what argparse would print and exit for."""
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace(_MARK, "")
         raise UsageError(f"{message}\nTry: {self.prog} --help")
 
 
@@ -207,7 +210,7 @@ def _main(argv: Sequence[str]) -> int:
         terminal.tell("cancelled; nothing was started")
         return _CANCELLED
     except RLMError as error:
-        terminal.tell(str(error))
+        terminal.tell(in_options(str(error)))
         return _exit_code(error)
 
 
@@ -218,9 +221,28 @@ def _perform(argv: Sequence[str]) -> int:
         make_parser().print_help(sys.stderr)
         return _MISUSE
     # Its own parser, since argparse lets options stand among the paths only without subparsers.
-    arguments = make_command_parser(argv[0]).parse_intermixed_args(argv[1:])
+    arguments = _parsed(make_command_parser(argv[0]), argv[1:])
     fill_in(arguments, command.options, os.environ)
     return command.perform(arguments, os.environ)
+
+
+def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """The arguments. What stands behind ``--`` is no option, whatever it begins with.
+
+    argparse forgets that when it looks at the others for a second time, as it does to let options
+    stand among them. So these have a mark in front meanwhile, which no real argument can have.
+    """
+    end = argv.index("--") + 1 if "--" in argv else len(argv)
+    marked = [f"{_MARK}{argument}" for argument in argv[end:]]
+    arguments = parser.parse_intermixed_args([*argv[:end], *marked])
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            setattr(arguments, name, value.removeprefix(_MARK))
+        elif isinstance(value, list):
+            parts = cast(list[object], value)
+            plain = [part.removeprefix(_MARK) if isinstance(part, str) else part for part in parts]
+            setattr(arguments, name, plain)
+    return arguments
 
 
 def make_parser() -> ArgumentParser:

@@ -5,6 +5,7 @@ default. An empty variable counts as unset.
 """
 
 import os
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,15 @@ from rlm_fsm.price import Price
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
+_ARGUMENTS = (
+    (r"^max_cost_usd=(\S+) can't be kept", r"a limit of \1 USD can't be kept"),
+    (
+        r"Pass prices=\{'(.+)': Price\(.*?\)\}",
+        r'Give --price "\1=SENT,GENERATED", in USD for a million tokens',
+    ),
+    (r"^name=('.*'): give 1 to", r"--batch \1: give 1 to"),
+)
+"""What the library says of its arguments -> the options that stand for them."""
 
 
 class NoLimit:
@@ -48,6 +58,13 @@ class Option:
     def variable(self) -> str:
         """Its environment variable."""
         return f"RLM_FSM_{self.dest.upper()}"
+
+
+def in_options(message: str) -> str:
+    """What the library says is wrong before a run begins, with the names that people type."""
+    for theirs, ours in _ARGUMENTS:
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def add_options(parser: ArgumentParser, title: str, options: Sequence[Option]) -> None:

@@ -37,12 +37,10 @@ def _found(item: str) -> Any:
     module, _, name = item.partition(":")
     if not module or not name:
         raise UsageError(f"--tools {item}: give MODULE:NAME, such as mytools:TOOLS")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    _search_here(item)
     try:
         value = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"--tools {item}: the module can't be imported: {type(error).__name__}: {error}"
         ) from None
@@ -52,3 +50,14 @@ def _found(item: str) -> Any:
         except AttributeError:
             raise UsageError(f"--tools {item}: {module} has no {name}") from None
     return value
+
+
+def _search_here(item: str) -> None:
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise UsageError(
+            f"--tools {item}: the current directory can't be searched: {error.strerror}"
+        ) from None
+    if here not in sys.path:
+        sys.path.append(here)
