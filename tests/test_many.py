@@ -462,7 +462,7 @@ def test_a_run_that_goes_on_is_given_all_that_the_others_left():
         max_runs=3,
         loop_limit=None,
     )
-    assert [row.status for row in done] == ["finished", "partial", "partial"]
+    assert sorted(row.status for row in done) == ["finished", "partial", "partial"]
     assert done.total_tokens == 42_000
     assert "the budget is used up: max_total_tokens=43,500, 1,500 left" in (done.stopped or "")
 

@@ -3,9 +3,12 @@
 1. A run that begins is given a share of what is left as limits of its own, so that the reducer
    keeps the budget: before each call, with estimates. The shares of the runs that go on at the same
    time, and what the others have used, are never more than the whole.
-2. A share is what is free, divided by the runs that could begin now; but not less than a run has
-   needed so far. When less than that is free, the next run waits for the shares of those that go
+2. A share is what is free, divided by the runs that could begin now; but not less than a run is
+   likely to need. When less than that is free, the next run waits for the shares of those that go
    on: a run gives back what it didn't use.
+   - A run needs the most that one has used that came to its end, or more than one was allowed that
+     the budget cut short; and room for the two calls that the machine sets aside.
+   - While nothing is known of that, it is a third of what is left, but 4 to 32 first calls.
 3. With nothing going on and not even a first call's worth left, the budget is used up.
 4. Time isn't shared out: each run may work until the batch's time is over.
 5. What earlier processes of the batch have spent counts, but for time: that is counted from the
@@ -25,6 +28,13 @@ Limit = Literal["max_total_tokens", "max_cost_usd", "max_seconds"]
 SHARED: tuple[Limit, ...] = ("max_total_tokens", "max_cost_usd")
 """Limits that are divided among runs."""
 LIMITS: tuple[Limit, ...] = (*SHARED, "max_seconds")
+FIRST_WAVE = 3
+"""Runs that may begin, in a tight budget, before one has shown what it needs."""
+FIRST_CALLS = (4, 32)
+"""First calls that the share of such a run is worth, at least and at most. A run of two turns
+needs about three, since room is kept for two; one of five long turns and twenty subcalls 25."""
+SET_ASIDE = 2
+"""Calls that the machine keeps room for: the next one and the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +87,21 @@ class Ledger:
         """The sums over `_used`."""
         self._granted: dict[RunId, Policy] = {}
         """The runs that go on, with what they may use in all."""
+        self._needed: dict[Limit, float] = {}
+        """The most that a run has needed, as far as is known."""
 
     @property
     def is_idle(self) -> bool:
         """Whether no run goes on."""
         return not self._granted
 
-    def note(self, run_id: RunId, used: Used) -> None:
-        """What a run has used in all."""
+    def note(self, run_id: RunId, used: Used, *, is_whole: bool = False) -> None:
+        """What a run has used in all; `is_whole` when it needs no more."""
         before = self._used.get(run_id, Used())
         for name in SHARED:
             self._spent[name] += _amount(used, name) - _amount(before, name)
+            if is_whole:
+                self._needs(name, _amount(used, name))
         self._used[run_id] = used
 
     def grant(self, run_id: RunId, *, first: Used, at_once: int) -> Policy | None:
@@ -105,19 +119,24 @@ class Ledger:
             if free is None:
                 continue
             least = _amount(first, name)
-            wanted = least if self.is_idle else max(least, self._mean(name))
+            wanted = self._wanted(name, least)
             share = max(free / at_once, min(free, wanted))
-            if share < wanted or share <= 0:
+            if share < (least if self.is_idle else wanted) or share <= 0:
                 return None
             policy = _capped(policy, name, _amount(used, name) + share)
         policy = _capped(policy, "max_seconds", self._until(used))
         self._granted[run_id] = policy
         return policy
 
-    def settle(self, run_id: RunId, used: Used) -> None:
-        """A run has stopped: it gives back what it didn't use."""
-        del self._granted[run_id]
-        self.note(run_id, used)
+    def settle(
+        self, run_id: RunId, used: Used, *, is_whole: bool = False, limit: str | None = None
+    ) -> None:
+        """A run has stopped, by a `limit` perhaps: it gives back what it didn't use."""
+        granted = self._granted.pop(run_id)
+        self.note(run_id, used, is_whole=is_whole)
+        cut = self.cut_by(limit, granted)
+        if cut in SHARED:
+            self._needs(cut, _limit(granted, cut))
 
     def reached(self) -> Limit | None:
         """The limit of the budget that is used up by what was spent, or None."""
@@ -172,11 +191,21 @@ class Ledger:
         )
         return max(0.0, allowed - self._spent[name] - held)
 
-    def _mean(self, name: Limit) -> float:
-        """What a run has needed so far, of those that don't go on."""
-        going_on = [run_id for run_id in self._granted if run_id in self._used]
-        spent = self._spent[name] - sum(self._used_by(run_id, name) for run_id in going_on)
-        return spent / max(1, len(self._used) - len(going_on))
+    def _wanted(self, name: Limit, least: float) -> float:
+        """What a run is likely to need; `least` is its first call."""
+        needed = self._needed.get(name)
+        if needed is not None:
+            return needed + SET_ASIDE * least
+        allowed = self._allowed(name)
+        assert allowed is not None, "only what has a limit is shared"
+        third = (allowed - self._spent[name]) / FIRST_WAVE
+        if not least:
+            return third
+        fewest, most = FIRST_CALLS
+        return max(fewest * least, min(most * least, third))
+
+    def _needs(self, name: Limit, amount: float) -> None:
+        self._needed[name] = max(amount, self._needed.get(name, 0.0))
 
     def _used_by(self, run_id: RunId, name: Limit) -> float:
         return _amount(self._used.get(run_id, Used()), name)

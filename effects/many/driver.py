@@ -6,8 +6,9 @@
 2. One process works on a batch at a time: it holds the lease of a run that has the batch's name.
 3. What goes wrong with a run is its row's business; the others go on. A refused key stops the
    batch: it would refuse the others too.
-4. Runs that the budget cut short go on once more at the end, if others left enough: one after
-   the other, each with all that is left. A share of it could be what they had already.
+4. Runs that the budget cut short go on once more, if enough is left: one after the other, when no
+   other run goes on, each with all that is left. A share of it could be what they had already. No
+   job begins before that: what was paid for comes first.
 5. Whatever a run raises is its row, even what is no `Exception`; but Ctrl-C and a cancellation of
    the batch go through.
 """
@@ -24,7 +25,7 @@ from typing import Protocol
 from effects.jobs import Parts, begin, go_on, open_log, read_events
 from effects.listeners import Appended
 from effects.log.base import EventLog
-from effects.many.budget import SHARED, Ledger, Limit, Used
+from effects.many.budget import LIMITS, SHARED, Ledger, Limit, Used
 from effects.many.job import CheckedJob
 from effects.many.rows import JobResult, Origin, row_of
 from effects.replaying import folded
@@ -91,6 +92,10 @@ class Batch:
     _queue: deque[CheckedJob] = field(default_factory=deque[CheckedJob])
     _cut: dict[str, JobResult] = field(default_factory=dict[str, JobResult])
     """Jobs that the budget cut short, with the rows that they have until they go on."""
+    _again: deque[CheckedJob] = field(default_factory=deque[CheckedJob])
+    """Those of them that are to go on."""
+    _waiting: set[str] = field(default_factory=set[str])
+    """Those of them that have not gone on."""
     _existing: set[RunId] = field(default_factory=set[RunId])
     _begun: set[RunId] = field(default_factory=set[RunId])
     """Those of them that this process has begun."""
@@ -111,11 +116,6 @@ class Batch:
             self.parts = replace(self.parts, log=log)
             await self._look(log)
             await self._work()
-            cut = [job for job in self.jobs if job.id in self._cut]
-            if cut and self.stopped is None:
-                self._queue.extend(cut)
-                self.max_runs = 1
-                await self._work()
             for row in self._cut.values():
                 self._take(row)
             if self._short is not None and self.stopped is None:
@@ -149,7 +149,7 @@ class Batch:
             except RLMError as error:
                 self._take(row_of(job, run_id, None, origin="none", error=str(error)))
                 continue
-            self.ledger.note(run_id, _used(state))
+            self.ledger.note(run_id, _used(state), is_whole=_is_whole(state))
             if _is_missing(state, self.ledger.policy):
                 self._queue.append(job)
             else:
@@ -175,9 +175,10 @@ class Batch:
                 group.create_task(self._worker())
 
     async def _worker(self) -> None:
-        while self._queue:
-            job = self._queue.popleft()
+        while queue := self._again or self._queue:
+            job = queue.popleft()
             policy = await self._admitted(job)
+            self._waiting.discard(job.id)
             if policy is None:
                 self._leave(job)
                 continue
@@ -194,7 +195,11 @@ class Batch:
         first = self._first_call(job)
         async with self._changed:
             while self.stopped is None:
-                at_once = min(self.max_runs - self._active, len(self._queue) + 1)
+                is_cut = job.id in self._cut
+                if not self.ledger.is_idle if is_cut else self._waiting:
+                    await self._changed.wait()
+                    continue
+                at_once = 1 if is_cut else min(self.max_runs - self._active, len(self._queue) + 1)
                 policy = self.ledger.grant(
                     job.run_id(self.name), first=first, at_once=max(1, at_once)
                 )
@@ -225,7 +230,11 @@ class Batch:
                 raise asyncio.CancelledError from failure
         finally:
             found = self._found(run_id)
-            self.ledger.settle(run_id, _used(found[1]) if found else Used())
+            if found is None:
+                self.ledger.settle(run_id, Used())
+            else:
+                limit, whole = found[0].limit, _is_whole(found[1])
+                self.ledger.settle(run_id, _used(found[1]), is_whole=whole, limit=limit)
         told = None if error is None else _told(error)
         if isinstance(error, ModelAuthError) and self.stopped is None:
             self.stopped = f"the model service refused the key: {told}"
@@ -273,6 +282,8 @@ class Batch:
             row = replace(row, error=f"the batch's budget left it {limit}={allowed:,}")
             if job.id not in self._cut:
                 self._cut[job.id] = row
+                self._again.append(job)
+                self._waiting.add(job.id)
                 return
         self._short = self._short or limit
         self._cut.pop(job.id, None)
@@ -328,6 +339,13 @@ def _is_missing(state: RunState, policy: Policy) -> bool:
     allowed = getattr(state.options.policy, state.limit, None)
     now = getattr(policy, state.limit, None)
     return allowed is not None and (now is None or now > allowed)
+
+
+def _is_whole(state: RunState) -> bool:
+    """Whether a run used what it needs: no limit that a budget may have set has ended it."""
+    if state.status == "finished":
+        return True
+    return state.limit is not None and state.limit not in LIMITS
 
 
 def _is_cancelled() -> bool:
