@@ -108,3 +108,30 @@ def test_a_wrong_name_of_a_batch_names_the_option(
 ):
     assert main(["many", jobs(folder), "--batch", "a b", "--model", "ollama:m"]) == 2
     assert "rlm-fsm: --batch 'a b': give 1 to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [("--budget-tokens", ["1"]), ("--budget-cost", ["0.0000001", "--price", "m=1,1"])],
+)
+def test_a_budget_that_is_used_up_says_which_to_make_larger(
+    option: str,
+    given: list[str],
+    log: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    with scripted([ANSWER]) as server:
+        model = ["--model", "m", "--base-url", server.base_url]
+        assert main(["many", jobs(folder), *model, option, *given]) == 3
+        assert server.requests == []
+    told = capsys.readouterr().err
+    assert f"The same command with a larger {option} goes on.\n" in told
+
+
+def test_a_batch_whose_time_is_over_goes_on_with_the_same_command(
+    log: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["many", jobs(folder), "--model", "ollama:m", "--budget-seconds", "0"]
+    assert main(command) == 3
+    assert "The same command goes on.\n" in capsys.readouterr().err

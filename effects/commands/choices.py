@@ -228,6 +228,8 @@ LIMITS = {
     "max_seconds": "max_seconds",
 }
 """Our options -> the fields of `Policy`."""
+_BUDGETS = {"max_total_tokens": "--budget-tokens", "max_cost_usd": "--budget-cost"}
+"""What a batch has used up for good -> our options. Its seconds begin anew with each command."""
 
 
 def as_recorded(options: Sequence[Option]) -> tuple[Option, ...]:
@@ -306,6 +308,14 @@ def make_adapters(arguments: Namespace, environment: Mapping[str, str]) -> dict[
     if arguments.subcall_model is not None:
         found["subcall_adapter"] = make_adapter(arguments.subcall_model, url, environment)
     return found
+
+
+def how_a_batch_goes_on(stopped: str) -> str:
+    """What to do about a batch that was stopped, by the reason."""
+    used_up = re.match(r"the budget is used up: (\w+)=", stopped)
+    option = _BUDGETS.get(used_up[1]) if used_up else None
+    larger = f" with a larger {option}" if option else ""
+    return f"The same command{larger} goes on."
 
 
 def _given(arguments: Namespace, names: Mapping[str, str]) -> dict[str, Any]:

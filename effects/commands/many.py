@@ -12,6 +12,7 @@ from effects.commands.choices import (
     MODEL_OPTIONS,
     WORK_OPTIONS,
     cache_given,
+    how_a_batch_goes_on,
     limits_given,
     make_adapters,
     options_given,
@@ -250,7 +251,8 @@ def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> i
             told.append(dollars(result.cost_usd))
         terminal.tell(f"batch {result.name}: {', '.join([*told, seconds(result.seconds)])}")
     if result.stopped is not None:
-        terminal.tell(f"stopped: {result.stopped.rstrip('.')}. The same command goes on.")
+        more = how_a_batch_goes_on(result.stopped)
+        terminal.tell(f"stopped: {result.stopped.rstrip('.')}. {more}")
     if unwritten:
         raise RLMError(
             "\n".join([*unwritten, "The results are in the log: the same command goes on."])
