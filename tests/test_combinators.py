@@ -177,35 +177,6 @@ def test_lines_of_an_item_do_not_look_like_items() -> None:
     assert "- odd: has an x\n- even\n" in host.levels[0][0]
 
 
-@pytest.mark.parametrize(
-    ("reply", "labels", "expected"),
-    [
-        ("**1**: Spam.", ["spam", "not spam"], "spam"),
-        ("1. not spam", ["spam", "not spam"], "not spam"),
-        ("1) The label is spam, I think", ["spam", "ham"], "spam"),
-        ("1: spam or ham", ["spam", "ham"], None),
-        ("1: spamming", ["spam", "ham"], None),
-        ("spam", ["spam", "ham"], "spam"),
-        ("7: spam", ["spam", "ham"], "spam"),
-        ("1: spam\n1: ham", ["spam", "ham"], "spam"),
-        ("", ["spam", "ham"], None),
-        ("1: us", ["US", "us"], "us"),
-        ("1: **us**.", ["US", "us"], "us"),
-        ("1: Us", ["US", "us"], None),
-        ("1: it is us, I think", ["US", "us"], "us"),
-        ("1: it is Us, I think", ["US", "us"], None),
-        ("1: US or us", ["US", "us"], None),
-        ("1: spam or ham", ["spam", "Ham"], None),
-        ("1: Not Spam", ["Spam", "not spam"], "not spam"),
-        ("1: f()", ["f", "f()"], "f()"),
-    ],
-)
-def test_labels_are_read_from_what_models_write(
-    reply: str, labels: list[str], expected: str | None
-) -> None:
-    assert Host(lambda _: reply).run("classify_all", ["an item"], labels) == [expected]
-
-
 def test_a_failed_call_of_a_classification_raises_or_leaves_its_items() -> None:
     host = Host(lambda prompt: "!down" if "a0\n" in prompt else labelled(prompt))
     items = [f"a{n}" for n in range(25)]

@@ -30,6 +30,7 @@ SIGNS = ["-1", "0", "1"]
         (["spam", "ham"], "9" * 5_000 + ": spam\n2: ham", [None, "ham", None]),
         (["spam", "ham"], "1.5: spam\n2nd: ham\n_3_: ham", [None, None, "ham"]),
         (["spam", "ham"], "１: Spam\n2: HAM\n3: no idea", ["spam", "ham", None]),
+        (["2020", "2021"], "1: 2020-2021\n2: in 2021.\n3: in ~2020", [None, "2021", None]),
         (["?", "ok"], "1: ?\n2: .\n3: ok?", ["?", None, "ok"]),
     ],
 )
@@ -56,6 +57,35 @@ def test_a_reply_about_one_item_may_be_its_label_alone(
     reply: str, labels: list[str], expected: str | None
 ) -> None:
     assert labels_read(reply, ["a"], labels).get("a") == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "labels", "expected"),
+    [
+        ("**1**: Spam.", ["spam", "not spam"], "spam"),
+        ("1. not spam", ["spam", "not spam"], "not spam"),
+        ("1) The label is spam, I think", ["spam", "ham"], "spam"),
+        ("1: spam or ham", ["spam", "ham"], None),
+        ("1: spamming", ["spam", "ham"], None),
+        ("spam", ["spam", "ham"], "spam"),
+        ("7: spam", ["spam", "ham"], "spam"),
+        ("1: spam\n1: ham", ["spam", "ham"], "spam"),
+        ("", ["spam", "ham"], None),
+        ("1: us", ["US", "us"], "us"),
+        ("1: **us**.", ["US", "us"], "us"),
+        ("1: Us", ["US", "us"], None),
+        ("1: it is us, I think", ["US", "us"], "us"),
+        ("1: it is Us, I think", ["US", "us"], None),
+        ("1: US or us", ["US", "us"], None),
+        ("1: spam or ham", ["spam", "Ham"], None),
+        ("1: Not Spam", ["Spam", "not spam"], "not spam"),
+        ("1: f()", ["f", "f()"], "f()"),
+    ],
+)
+def test_labels_are_read_from_what_models_write(
+    reply: str, labels: list[str], expected: str | None
+) -> None:
+    assert labels_read(reply, ["an item"], labels).get("an item") == expected
 
 
 def test_replies_that_are_punctuation_are_different_votes() -> None:

@@ -25,6 +25,8 @@ _NUMBERED = re.compile(r"[\W_]*(\d{1,9})(?![^\W_]|[.,]\d)(.*)")
 """A line about an item: its number, not one with a fraction, and all that follows."""
 _SEPARATED = re.compile(r"[*_`]*\s*(?:->|=>|(?!-\d)[:.)\]|=\-–—→])?(.*)")
 """What may stand between number and label, but no sign: ``1 -1`` is item 1, label -1."""
+_NO_SIGN = r"(?<![\w.])(?<!\d,)(?<!(?<!\w)[-−+<>≤≥~])"
+"""What isn't before a number that stands by itself; the dash of ``1-2`` is no sign."""
 _MARKUP = " \t\r|*_`"
 
 
@@ -107,7 +109,7 @@ def _named(plain: str, labels: Sequence[str]) -> list[str]:
 
 def _stands_in(text: str, words: str) -> bool:
     """Whether words stand in a text by themselves; 1 stands neither in -1 nor in <1 nor in 1.5."""
-    before = r"(?<![\w.,<>+\-−])" if words[:1].isdigit() else r"(?<!\w)"
+    before = _NO_SIGN if words[:1].isdigit() else r"(?<!\w)"
     after = r"(?!\w|[.,]\d)" if words[-1:].isdigit() else r"(?!\w)"
     return bool(words) and re.search(before + re.escape(words) + after, text) is not None
 
