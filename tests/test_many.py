@@ -328,7 +328,7 @@ class OddEnd(BaseException):
     """An exception that is no `Exception`."""
 
 
-@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit, OddEnd])
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit, GeneratorExit, OddEnd])
 @pytest.mark.parametrize("max_runs", [1, 3])
 def test_whatever_a_run_raises_is_its_row(raised: type[BaseException], max_runs: int):
     def broken(context: Any) -> Any:
@@ -790,6 +790,29 @@ def test_a_function_that_is_given_rows_and_is_cancelled_ends_nothing(
     )
     assert done.counts()["finished"] == 2
     assert "on_row failed" in caplog.text
+
+
+def test_an_async_function_is_not_given_rows():
+    class Given:
+        async def __call__(self, row: JobResult) -> None: ...
+
+    async def given(row: JobResult) -> None: ...
+
+    for function in (given, Given()):
+        with pytest.raises(UsageError, match="give a plain function"):
+            run_many([("a", "t")], adapter=answering(), log=":memory:", on_row=function)
+
+
+def test_an_adapter_that_raises_generator_exit_is_a_failed_row():
+    def reply(asked: str) -> str:
+        if asked == "bad":
+            raise GeneratorExit("odd")
+        return "FINAL: yes"
+
+    jobs = [("bad", "t"), ("good", "t")]
+    done = run_many(jobs, adapter=answering(reply=reply), log=":memory:")
+    assert [row.status for row in done] == ["failed", "finished"]
+    assert "GeneratorExit" in (done[0].error or "")
 
 
 def test_a_batch_runs_inside_a_running_loop_and_with_a_synchronous_adapter():

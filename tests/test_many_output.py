@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from cli_driving import KEY, PROGRAM, ROOT_DIR, environment, set_up
+from cli_driving import KEY, PROGRAM, ROOT_DIR, environment, on_terminal, set_up, type_in
 from loopback import ChatServer
 
 from effects.cli import main
@@ -198,3 +198,33 @@ def test_rows_that_stdout_does_not_take_are_told_at_the_end(log: Path, tmp_path:
     assert "2 finished" in done.stderr
     assert "standard output can't be written: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_rows_stand_above_the_bar_on_a_terminal(log: Path, tmp_path: Path) -> None:
+    jobs = str(jobs_file(tmp_path, 4))
+    with ChatServer(lambda _: "FINAL: yes", key=KEY) as server:
+        arguments = ("many", jobs, "--model", "m", "--batch", "b")
+        shown = on_terminal(*arguments, "--base-url", server.base_url, log=log)
+    rows = [line for line in shown.split("\r\n") if '"id"' in line]
+    assert len(rows) == 4
+    for line in rows:
+        before, _, row = line.partition("{")
+        assert before.endswith("\x1b[2K")  # the bar's line was cleared
+        assert json.loads("{" + row)["output"] == "yes"
+
+
+def test_jobs_come_from_standard_input(
+    log: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a.txt").write_text("alpha")
+    type_in(monkeypatch, b'{"query": "Q?", "id": "in", "paths": ["a.txt"]}\r\n')
+    assert answer_all("-", "--quiet") == 0
+    assert ids(capsys.readouterr().out) == ["in"]
+    type_in(monkeypatch, b"{}\n")
+    assert answer_all("-") == 2
+    assert "standard input, line 1" in capsys.readouterr().err
+    assert answer_all("-", "-") == 2
+    assert "standard input is read once" in capsys.readouterr().err

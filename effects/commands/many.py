@@ -1,5 +1,6 @@
 """``rlm-fsm many JOBS.jsonl [PATH...]``: many questions, each over a context, as one batch."""
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from rlm_fsm.policy import Policy
 if TYPE_CHECKING:
     from effects.many.driver import Watcher
     from effects.many.rows import JobResult, ManyResult
+    from effects.view.many import ManyBar, ManyLines
 
 STDIO = "-"
 """In place of a file: standard input of jobs, standard output of results."""
@@ -98,8 +100,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "jobs",
         metavar="JOBS",
         nargs="?",
-        help='a JSONL file; a line is an object with "query", "context" (a text or a list of '
-        'texts) or "paths", and "id" and "metadata" where wanted',
+        help='a JSONL file, or - for stdin; a line is an object with "query", "context" (a '
+        'text or a list of texts) or "paths", and "id" and "metadata" where wanted',
     )
     parser.add_argument(
         "paths",
@@ -118,14 +120,17 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
     terminal = Terminal(arguments)
     if not arguments.jobs:
         raise UsageError("there are no jobs: rlm-fsm many JOBS.jsonl [PATH...]")
+    if arguments.jobs == STDIO and STDIO in arguments.paths:
+        raise UsageError("-: standard input is read once, for the jobs or for the context")
     _check_targets(arguments)
-    rows = _Rows(terminal, arguments)
+    shown = _view(terminal)
+    rows = _Rows(terminal, arguments, shown)
     counts = {
         "max_runs": arguments.runs_at_once,
         "max_calls": arguments.calls_at_once,
         "max_failures": arguments.max_failures,
     }
-    view = _Told(_view(terminal))
+    view = _Told(shown)
     try:
         with terminated_like_interrupted():
             result = apart(run_many)(
@@ -189,7 +194,7 @@ class _Told:
             self._view.close()
 
 
-def _view(terminal: Terminal) -> "Watcher | None":
+def _view(terminal: Terminal) -> "ManyBar | ManyLines | None":
     from effects.view.many import ManyBar, ManyLines
 
     if terminal.is_quiet:
@@ -202,19 +207,27 @@ def _view(terminal: Terminal) -> "Watcher | None":
 class _Rows:
     """Writes each row to stdout as its job ends, unless the results go elsewhere.
 
-    What can't be written doesn't end the batch: it is told when all is done.
+    What can't be written doesn't end the batch: it is told when all is done. On a terminal that
+    shows a bar too, rows scroll by above it.
     """
 
-    def __init__(self, terminal: Terminal, arguments: Namespace) -> None:
+    def __init__(
+        self, terminal: Terminal, arguments: Namespace, view: "ManyBar | ManyLines | None"
+    ) -> None:
         self._terminal = terminal
         self._is_wanted = arguments.output in (None, STDIO) and not terminal.wants_json
         self._lost: OutputLost | None = None
+        has_bar = terminal.has_live_view and sys.stdout.isatty()
+        self._above = getattr(view, "above", None) if has_bar else None
 
     def write(self, row: "JobResult") -> None:
         if not self._is_wanted or self._lost is not None:
             return
         try:
-            self._terminal.json_line(row.to_dict())
+            if self._above is not None:
+                self._above(json.dumps(row.to_dict()))
+            else:
+                self._terminal.json_line(row.to_dict())
         except OutputLost as lost:
             self._lost = lost
 

@@ -9,8 +9,8 @@
 4. Runs that the budget cut short go on once more, if enough is left: one after the other, when no
    other run goes on, each with all that is left. A share of it could be what they had already. No
    job begins before that: what was paid for comes first.
-5. Whatever a run raises is its row, even what is no `Exception`; but Ctrl-C and a cancellation of
-   the batch go through.
+5. Whatever a run raises is its row, even what is no `Exception`; but Ctrl-C, a cancellation of the
+   batch and the end of its coroutine go through.
 """
 
 import asyncio
@@ -217,12 +217,15 @@ class Batch:
         is_ours = run_id not in self._existing or run_id in self._begun
         origin: Origin = "new" if is_ours else "resumed"
         error: BaseException | None = None
+        task = asyncio.current_task()
         try:
             if not await self._perform(job, run_id, policy) and not is_ours:
                 origin = "log"
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as failure:  # a user's adapter or session may raise anything
+            if isinstance(failure, GeneratorExit) and not _goes_on(task):
+                raise
             error = failure
             if not isinstance(failure, RLMError | asyncio.CancelledError):
                 _logger.exception("job %s of batch %s failed", job.id, self.name)
@@ -352,6 +355,14 @@ def _is_cancelled() -> bool:
     """Whether it is the task that is cancelled, not something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _goes_on(task: asyncio.Task[object] | None) -> bool:
+    """Whether a task is at work; its coroutine may be closed instead, by whoever drops it."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs
+        return False
 
 
 def _told(error: BaseException) -> str:

@@ -12,6 +12,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -49,7 +50,8 @@ class Job:
 
 
 Jobs = Iterable[object] | PathLike[str]
-"""Jobs, or the path of a JSONL file."""
+"""Jobs, or the path of a JSONL file, ``Path("-")`` for standard input."""
+STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,15 +159,18 @@ def _rows(jobs: Jobs) -> Iterator[tuple[str, object, Path]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, object, Path]]:
+    is_stdin = str(path) == STDIN
+    place = "standard input" if is_stdin else str(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        read = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
+        lines = str(read, "utf-8-sig").replace("\r\n", "\n").split("\n")
     except OSError as error:
-        raise UsageError(f"the jobs can't be read: {path}: {error.strerror}") from error
+        raise UsageError(f"the jobs can't be read: {place}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the jobs can't be read: {path} is not UTF-8") from error
+        raise UsageError(f"the jobs can't be read: {place} is not UTF-8") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield f"{path}, line {number}", _Line(line), path.absolute().parent
+            yield f"{place}, line {number}", _Line(line), path.absolute().parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Everything is checked here, before anything is started: the options, the jobs, t
 """
 
 import asyncio
+import inspect
 import logging
 import sys
 import time
@@ -46,7 +47,8 @@ def run_many(
 
     `jobs` is a list of `Job`, of pairs ``(query, context)``, of dicts with ``query``, ``context``
     or ``paths``, ``id`` and ``metadata``, or of questions when `context` is given; or the
-    `pathlib.Path` of a JSONL file of such dicts, whose paths are relative to its folder.
+    `pathlib.Path` of a JSONL file of such dicts, whose paths are relative to its folder;
+    ``Path("-")`` is standard input.
 
     Killed and started again with the same jobs, it does only what is missing: a job's run has a
     name that follows from the batch's `name` and the job. Without a `name` the batch is known by
@@ -95,7 +97,7 @@ async def arun_many(
     check_kind("budget", budget, Budget, "a Budget, or None")
     check_kind("rlm", rlm, RLM, "an RLM, or None")
     check_kind("progress", progress, bool, "True, False or None")
-    check_function("on_row", on_row)
+    _check_on_row(on_row)
     _check_watcher(watcher)
     check_going_on(on_uncertain, on_changed_output)
     budget = budget or Budget()
@@ -216,6 +218,16 @@ def _check_counts(**counts: int | None) -> None:
         least = 0 if name == "max_failures" else 1
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name}={value!r}: give a whole number, {least} or more")
+
+
+def _check_on_row(on_row: object) -> None:
+    check_function("on_row", on_row)
+    called = getattr(on_row, "__call__", None)  # noqa: B004
+    if inspect.iscoroutinefunction(on_row) or inspect.iscoroutinefunction(called):
+        raise UsageError(
+            f"on_row={on_row!r}: give a plain function; nobody would await an async one. "
+            "stream_many gives rows to asynchronous programs"
+        )
 
 
 def _check_watcher(watcher: object) -> None:

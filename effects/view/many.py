@@ -164,6 +164,10 @@ class ManyBar:
         if row.status in ("failed", "partial"):
             self._console.print(Text(line(row, self.totals), style="red"), soft_wrap=False)
 
+    def above(self, line: str) -> None:
+        """Write a line, as long as it may be, above the bar."""
+        self._console.print(Text(line), soft_wrap=True)
+
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
