@@ -135,7 +135,7 @@ def test_paths_are_the_context_of_jobs_without_one(
     [
         ([], "there are no jobs: rlm-fsm many JOBS.jsonl"),
         (["missing.jsonl"], "the jobs can't be read: missing.jsonl"),
-        (["jobs.jsonl", "--batch", "a b"], "name='a b'"),
+        (["jobs.jsonl", "--batch", "a b"], "--batch 'a b'"),
         (["jobs.jsonl", "--runs-at-once", "0"], "give a whole number, 1 or more"),
         (["jobs.jsonl", "--budget-cost", "-1"], "give a number, 0 or more"),
         (["jobs.jsonl", "--output", "none/out.jsonl"], "no file can be written there"),
