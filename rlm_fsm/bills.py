@@ -9,6 +9,9 @@ four characters, a Chinese one hardly one. So a run learns from its bills, per a
    and as much more than it was allowed to generate as the wordiest reply so far.
 3. Bills say something of prompts once there were enough of them (`SEEN_CHARS`). Until then a
    character may count as a token.
+4. Without a price, a token is expected to cost what the cheapest one so far did, and at most what
+   the dearest did: providers charge several times more for what is generated than for what is
+   sent, and long prompts are cheaper by the token. What a prompt costs isn't known before rule 3.
 
 Both are estimates still: the next text may be in another language than all before it.
 """
@@ -62,8 +65,21 @@ class Bills(NamedTuple):
     """Tokens for each character, of the densest prompt."""
     wordiest: float = 1.0
     """Tokens for each one that was allowed, of the reply that kept to that least."""
+    cheapest_usd: float | None = None
+    """USD for a token, of the call that was cheapest by the token; None while no cost is known."""
     dearest_usd: float | None = None
-    """USD for a token, of the dearest call; None while no cost is known."""
+    """The same, of the dearest."""
+
+    def expected_nusd(self, size: Size) -> int | None:
+        """Nano-dollars that tokens will cost, by rule 4; None while no cost is known."""
+        if self.cheapest_usd is None:
+            return None
+        known = size if self.chars >= SEEN_CHARS else Size(0, size.completion)
+        return known.nusd(None, self.cheapest_usd)
+
+    def most_nusd(self, size: Size) -> int | None:
+        """Nano-dollars that they may cost, by rule 4; None while no cost is known."""
+        return None if self.dearest_usd is None else size.nusd(None, self.dearest_usd)
 
     def with_one(
         self, chars: int, max_tokens: int, usage: Usage, cost_usd: float | None
@@ -72,14 +88,17 @@ class Bills(NamedTuple):
         total = usage.total_tokens
         prompt = max(0, (usage.prompt_tokens or total - usage.completion_tokens) - EXTRA_TOKENS)
         replied = total - usage.prompt_tokens if usage.prompt_tokens else usage.completion_tokens
-        dearest = self.dearest_usd
+        cheapest, dearest = self.cheapest_usd, self.dearest_usd
         if cost_usd is not None and total:
-            dearest = max(dearest or 0.0, cost_usd / total)
+            rate = cost_usd / total
+            cheapest = rate if cheapest is None else min(cheapest, rate)
+            dearest = max(dearest or 0.0, rate)
         return Bills(
             self.chars + chars,
             self.prompt_tokens + prompt,
             max(self.densest, prompt / chars) if chars else self.densest,
             max(self.wordiest, replied / max_tokens),
+            cheapest,
             dearest,
         )
 

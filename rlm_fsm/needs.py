@@ -1,7 +1,7 @@
 """What calls need of a run's limits: what they take in the state that it is in, and the last one.
 
-1. How many tokens a call takes is for `bills` to say. Its cost follows from its adapter's price, or
-   else from the dearest token that the adapter has charged so far.
+1. How many tokens a call takes is for `bills` to say, and what they cost, where its adapter has no
+   price that is recorded with the run.
 2. Whatever starts, room is kept for one more call of the root: the last one, for the answer, its
    conversation longer by what a turn has added so far. So a batch that is beyond a limit leaves its
    replies to a model that can still speak, and ``on_limit="finalize"`` has its last call. The
@@ -37,7 +37,10 @@ def most(state: RunState, call: CallModel) -> Need:
     size = at_most(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
     if not keeps_to_cost(state):
         return Need(size.tokens)
-    nusd = known_nusd(state, call.adapter, size)
+    priced = state.options.price_of(call.adapter)
+    if priced is not None:
+        return Need(size.tokens, size.nusd(priced.price, 0.0))
+    nusd = bills_of(state, call.adapter).most_nusd(size)
     return Need(size.tokens, _unknown_nusd(state, call.adapter, size) if nusd is None else nusd)
 
 
@@ -81,12 +84,12 @@ def verdict(state: RunState, call: CallModel) -> Need | Breach | None:
 
 
 def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:
-    """What tokens of an adapter cost, in nano-dollars: by its price, or else by the dearest token
-    that it has charged so far. None when neither is known."""
-    priced, usd = state.options.price_of(adapter), bills_of(state, adapter).dearest_usd
-    if priced is None and usd is None:
-        return None
-    return size.nusd(priced.price if priced else None, usd or 0.0)
+    """What tokens of an adapter are expected to cost, in nano-dollars: by its price, or else by its
+    bills. None when neither is known."""
+    priced = state.options.price_of(adapter)
+    if priced is None:
+        return bills_of(state, adapter).expected_nusd(size)
+    return size.nusd(priced.price, 0.0)
 
 
 def keeps_to_cost(state: RunState) -> bool:

@@ -17,7 +17,7 @@ Rules:
 5. What is left never rises, except by settling: a bill below its reservation gives the difference
    back.
 6. Cost is reserved only under a cost limit, by the price that is recorded with the run, or else by
-   the dearest token that the adapter has charged so far, or else another adapter. As long as
+   the dearest token that the adapter has charged so far, or else another one has. As long as
    nothing is known, a call reserves all that is allowed, and so goes alone. A reply whose cost
    stays unknown counts against the limit with what was expected, and is never told as a cost.
 7. What a cache answers is free: all that was reserved is given back, the place among

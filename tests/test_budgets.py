@@ -142,6 +142,18 @@ def test_an_adapter_without_a_price_is_judged_by_the_dearest_token_that_it_charg
     assert len(machine.state.calls) == 5, "of the dearest token: 0.0001 USD"
 
 
+def test_a_long_prompt_is_not_refused_by_what_a_long_reply_has_cost():
+    """15 USD a million for what is generated, 3 for what is sent."""
+    policy = Policy(max_cost_usd=0.2, max_total_tokens=None)
+    machine = begun(policy, subcall_max_tokens=256, max_tokens=1)
+    machine.pause("Write a poem.", max_tokens=1_000)
+    machine.reply("poem", cost_usd=0.0151, tokens=1_020)
+    machine.pause("a" * 40_000, "b" * 40_000)
+    assert sorted(machine.state.calls) == ["0.2"], "alone: it might cost 0.6"
+    machine.reply("A", cost_usd=0.0303, tokens=10_100)
+    assert need(machine.state, machine.call("0.3")).nusd < 40_000_000
+
+
 def test_an_adapter_that_has_charged_nothing_yet_is_judged_by_what_the_others_charged():
     policy = Policy(max_cost_usd=0.54, max_total_tokens=None)
     machine = Machine()
