@@ -1,14 +1,6 @@
-"""``rlm-fsm`` and ``python -m rlm_fsm``: the command line."""
+"""``python -m rlm_fsm``: the command line, as ``rlm-fsm`` is. `effects.start` has the rest."""
 
-
-def main() -> int:
-    """The command line's exit code. Ctrl-C while it is still being loaded is no traceback."""
-    try:
-        from effects.cli import main as command
-    except KeyboardInterrupt:
-        return 130
-    return command()
-
+from effects.start import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,13 +3,15 @@
 import json
 import signal
 import subprocess
+import sys
 import time
+import tomllib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cli_driving import KEY, start, wait_until
+from cli_driving import KEY, ROOT_DIR, start, wait_until
 from loopback import ChatServer, Respond, chat
 
 from rlm_fsm import SqliteLog, runs
@@ -132,3 +134,36 @@ def test_a_signal_while_the_program_goes_away_does_not_change_how_it_ends(
                     process.send_signal(number)
                     time.sleep(0.001)
             assert process.returncode == 130
+
+
+LOADED = """
+import os, signal, sys
+
+interrupted = sys.argv[1]
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from {module} import {name} as main
+sys.argv[1:] = ["--version"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("imported", ["rlm_fsm", "rlm_fsm.reducer", "effects.cli", "argparse"])
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(imported: str):
+    project = tomllib.loads((ROOT_DIR / "pyproject.toml").read_text())["project"]
+    module, name = project["scripts"]["rlm-fsm"].split(":")
+    program = LOADED.format(module=module, name=name)
+    done = subprocess.run(
+        [sys.executable, "-c", program, imported],
+        capture_output=True,
+        text=True,
+        cwd=ROOT_DIR,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
