@@ -124,3 +124,29 @@ def test_a_run_that_goes_on_is_given_all_that_is_free() -> None:
     assert granted(shared, "a") == 666
     shared.settle(RunId("a"), Used(tokens=150), limit="max_total_tokens")
     assert granted(shared, "a", at_once=1) == 2_000
+
+
+def test_a_finished_run_says_that_its_share_refused_subcalls() -> None:
+    ask = "```python\ntry:\n    llm_query('q ' * 20_000)\nexcept SubcallLimitError:\n    pass\n```"
+
+    class Refused(Reading):
+        async def acomplete(
+            self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.0
+        ) -> ModelResponse:
+            turn = sum(message["role"] == "assistant" for message in messages)
+            return ModelResponse("FINAL: x" if turn else ask, Usage(90, 10, 100), self.model, {})
+
+    for budget, policy, told in (
+        (Budget(max_total_tokens=6_000), Policy(), "subcalls were refused: the batch's budget"),
+        (Budget(max_total_tokens=900_000), Policy(max_total_tokens=6_000), None),
+    ):
+        done = run_many(
+            [("q", "t")],
+            adapter=Refused(),  # type: ignore[arg-type]  # it is asynchronous only
+            log=":memory:",
+            budget=budget,
+            policy=policy,
+        )
+        assert done[0].status == "finished"
+        assert (done[0].error or "").startswith(told or "")
+        assert (done[0].error is None) == (told is None)

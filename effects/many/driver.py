@@ -27,6 +27,7 @@ from effects.listeners import Appended
 from effects.log.base import EventLog
 from effects.many.budget import LIMITS, SHARED, Ledger, Limit, Used
 from effects.many.job import CheckedJob
+from effects.many.refused import refused_by
 from effects.many.rows import JobResult, Origin, row_of
 from effects.replaying import folded
 from effects.repls._pool import POOL
@@ -288,12 +289,24 @@ class Batch:
                 self._again.append(job)
                 self._waiting.add(job.id)
                 return
+        elif row.status == "finished" and row.error is None:
+            row = replace(row, error=self._refusal(job, policy))
         self._short = self._short or limit
         self._cut.pop(job.id, None)
         self._take(row)
         self._failures += row.status == "failed"
         if self.max_failures is not None and self._failures > self.max_failures:
             self.stopped = self.stopped or f"more than {self.max_failures} jobs failed"
+
+    def _refusal(self, job: CheckedJob, policy: Policy) -> str | None:
+        """What a run that has finished had to do without."""
+        log = self.parts.log
+        assert not isinstance(log, str), "the batch has opened its log"
+        limit = refused_by(log, job.run_id(self.name), self.ledger, policy)
+        if limit is None:
+            return None
+        allowed = getattr(policy, limit)
+        return f"subcalls were refused: the batch's budget left it {limit}={allowed:,}"
 
     def _leave(self, job: CheckedJob) -> None:
         """A job that isn't begun, or doesn't go on."""

@@ -37,7 +37,8 @@ class JobResult:
     limit: str | None = None
     """The limit that ended it."""
     error: str | None = None
-    """Why it has no answer, or only a partial one."""
+    """Why it has no answer, or only a partial one; of a finished one, that the batch's budget
+    refused its code subcalls."""
     usage: RunUsage | None = None
     """What the run used, by whatever process; None when there is no run."""
     cost_usd: float | None = None
