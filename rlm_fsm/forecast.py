@@ -53,10 +53,9 @@ def _judged(
     options = state.options
     most = call.max_tokens or options.subcall_max_tokens
     adapter = call.model or "subcall"
-    told = expected(
-        bills_of(state, adapter), chars + count * len(options.subcall_system), count * most
-    )
-    size = Size(told.prompt + replies * most, told.completion)
+    chars += count * len(options.subcall_system)
+    size = expected(bills_of(state, adapter), chars, count * most)
+    size = Size(size.prompt + replies * most, size.completion)
     tokens, nusd = size.tokens, known_nusd(state, adapter, size)
     takes = Need(tokens, nusd or 0)
     exceeded = breach_by_subcalls(options.policy, state.spent, before + count) or breach_by_call(
