@@ -25,6 +25,8 @@ _FIELDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("meta", (Mapping, NoneType), "a mapping or None"),
 )
 """What the fields of a `ModelResponse` may be."""
+_TOKENS = 10**12
+"""More than any call takes."""
 CostOf = Callable[[str, ModelResponse], float | None]
 """From an adapter's name and its reply to USD; None where nobody knows."""
 
@@ -56,7 +58,9 @@ async def call_model(
             raise  # it is the run that is cancelled, and not something of the adapter's own
         message = "CancelledError: something that the adapter waited for was cancelled"
         return _failed(effect, "adapter", message, None, elapsed())
-    except (Exception, SystemExit) as error:  # an adapter of the user's may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an adapter of the user's may raise anything
         return _failed(effect, "adapter", told(error), None, elapsed())
     checked = _checked(response)
     if isinstance(checked, str):
@@ -115,9 +119,12 @@ def _checked(response: object) -> ModelResponse | str:
         return replace(response, usage=Usage())  # unknown, and so estimated
     for item in fields(usage):
         count = getattr(usage, item.name)
-        if not isinstance(count, int) or count < 0:
+        if not isinstance(count, int) or not 0 <= count < _TOKENS:
             return f"returned a Usage whose {item.name} is {count!r}, not a whole number from 0 on"
-    return response
+    total = usage.prompt_tokens + usage.completion_tokens
+    if total <= usage.total_tokens:
+        return response
+    return replace(response, usage=replace(usage, total_tokens=total))
 
 
 def _replied(

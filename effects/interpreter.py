@@ -118,9 +118,8 @@ class Interpreter:
     _texts: Texts = field(default_factory=Texts)
     _threads: ThreadPoolExecutor | None = None
     _timer: asyncio.TimerHandle | None = None
-    """Ends with the run's time, where that is limited."""
-    _is_late: bool = False
-    """Whether it has ended."""
+    _is_ending: bool = False
+    """Whether the run is stopped: nothing more is begun."""
     _made: set[CallId] = field(default_factory=set[CallId])
     """Calls of models and tools that were made."""
     _crash: BaseException | None = None
@@ -143,6 +142,7 @@ class Interpreter:
             self.state, effects = step(self.state, event)
             self._sessions.take(self.state, event, effects)
             self._texts.remember(event)
+        self._made.update(self.state.under_way)
 
     async def drive(self, *first: Event) -> RunState:
         """Append `first` and go on until the run is over; the last state.
@@ -201,6 +201,8 @@ class Interpreter:
 
     async def _perform_all(self, effects: Sequence[Effect]) -> Sequence[Event]:
         """Start the effects and wait for at least one outcome."""
+        if _cancellations() > self._cancelled_before:
+            raise asyncio.CancelledError  # nothing more is begun
         alone = not self._tasks and not self._inbox and self._timer is None
         if alone and len(effects) == 1:
             outcome = await self._perform(effects[0])
@@ -212,20 +214,21 @@ class Interpreter:
             self._spawn(self._feed(effect))
         if self._inbox:
             await asyncio.sleep(0)  # what was just started goes first
-        while not self._inbox and not self._is_late:
+        while not self._inbox and not self._is_ending:
             assert self._tasks, "nothing is in flight, and yet the run isn't over"
             self._arrived.clear()
             await self._arrived.wait()
             if self._crash is not None:
                 raise self._crash
-        if self._is_late:
+        if self._is_ending:
             return self._and_last(DeadlinePassed(clock_s=self._clock_s()))
         count = self.portions.size(len(self._inbox), self.state.in_flight)
         return [self._inbox.popleft() for _ in range(count)]
 
     async def _feed(self, effect: Effect) -> None:
         try:
-            self._inbox.append(await self._perform(effect))
+            if not self._is_ending:
+                self._inbox.append(await self._perform(effect))
         except Exception as fault:
             self._crash = fault
         finally:
@@ -339,6 +342,7 @@ class Interpreter:
         self._arrived.set()
 
     async def _cancelled(self) -> None:
+        self._is_ending = True
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)  # replies that are there already go into the inbox
         if self.state.seq and not self.state.is_over:
@@ -377,10 +381,9 @@ class Interpreter:
 
     def _on_time(self, limit_s: float) -> None:
         if self._clock_s() < limit_s:
-            self._watch_time()  # the loop's clock and the run's may differ by a little
-            return
-        self._is_late = True
-        self._arrived.set()
+            return self._watch_time()  # the loop's clock and the run's may differ by a little
+        self._is_ending = True
+        return self._arrived.set()
 
     def _stopwatch(self) -> Callable[[], tuple[float, float]]:
         """What tells the seconds since now, and the run's."""

@@ -12,10 +12,19 @@ from typing import NamedTuple
 
 from rlm_fsm import tool_calls
 from rlm_fsm.effect import Effect, Record
-from rlm_fsm.event import ApprovalGiven, Event, RunResumed
+from rlm_fsm.event import (
+    ApprovalGiven,
+    ApprovalPostponed,
+    Cancelled,
+    DeadlinePassed,
+    Event,
+    RunResumed,
+)
 from rlm_fsm.frames import under_way
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
+
+_OF_ONE_RUN = (ApprovalGiven, ApprovalPostponed, RunResumed, Cancelled, DeadlinePassed)
 
 
 class Commit(NamedTuple):
@@ -71,7 +80,7 @@ def branching(events: Sequence[Event]) -> tuple[int, tuple[Event, ...]]:
     """Where a fork begins that shares these events, and the outcome that it takes over as its own.
 
     It shares whole commits. The outcome of the last one, where that isn't whole, is the fork's own;
-    but for a person's answer to a call, which was an answer to one run.
+    but for what befell one run only: that it was stopped or went on, or what a person answered.
     """
     state, boundary = INITIAL, 0
     for event in events:
@@ -79,7 +88,7 @@ def branching(events: Sequence[Event]) -> tuple[int, tuple[Event, ...]]:
         if not state.owed:
             boundary = state.seq
     outcome = tuple(events[boundary : boundary + 1])
-    return boundary, () if isinstance(next(iter(outcome), None), ApprovalGiven) else outcome
+    return boundary, () if isinstance(next(iter(outcome), None), _OF_ONE_RUN) else outcome
 
 
 def pending(state: RunState) -> tuple[Effect, ...]:

@@ -3,10 +3,10 @@
 1. How many tokens a call takes is for `bills` to say, and what they cost, where its adapter has no
    price that is recorded with the run.
 2. Whatever starts, room is kept for one more call of the root: the last one, for the answer, its
-   conversation longer by what a turn has added so far. So a batch that is beyond a limit leaves its
-   replies to a model that can still speak, and ``on_limit="finalize"`` has its last call. The
-   root's first turn keeps no room, for there is nothing yet to be answered from, nor do its turns
-   with ``on_limit="raise"``.
+   conversation longer by what a turn has added so far, or by what the running cell may show. So a
+   batch that is beyond a limit leaves its replies to a model that can still speak, and
+   ``on_limit="finalize"`` has its last call. The root's first turn keeps no room, for there is
+   nothing yet to be answered from, nor do its turns with ``on_limit="raise"``.
 """
 
 from math import ceil
@@ -50,13 +50,19 @@ def room(state: RunState, call: CallModel | None = None) -> Need:
     root, options = state.root, state.options
     if options.policy.max_total_tokens is None and options.policy.max_cost_usd is None:
         return NOTHING
+    grown, profile = history.growth(root), options.profile
     if call is None:
-        chars = root.chars
-    elif call.purpose == "closing" or root.turns_used == 0 or options.policy.on_limit == "raise":
+        chars = root.chars if options.conversation_history else history.prompt(root, options).chars
+        grown = max(grown, profile.output_head + profile.output_tail)
+    elif (
+        call.purpose == "closing"
+        or len(root.messages) <= history.HEAD
+        or options.policy.on_limit == "raise"
+    ):
         return NOTHING
     else:
         chars = call.prompt.chars
-    chars += history.growth(root) + len(options.profile.closing)
+    chars += (grown if options.conversation_history or call is None else 0) + len(profile.closing)
     return _expected(state, root.adapter, chars, options.max_tokens)
 
 

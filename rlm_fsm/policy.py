@@ -266,12 +266,11 @@ def breach_by_call(
 
 
 def reached(policy: Policy, spent: Spent) -> Breach | None:
-    """The limit of cost or time that was reached, by what is known; None while there is none."""
+    """The limit of cost that was reached, by what is known; None while there is none. Time isn't
+    judged by calls: a deadline stops a run where it is, and what waits then waits for more time."""
     cost = spent.cost_usd or 0.0
     if policy.max_cost_usd is not None and cost >= policy.max_cost_usd:
         return Breach(limit="max_cost_usd", allowed=policy.max_cost_usd, used=cost)
-    if policy.max_seconds is not None and spent.seconds >= policy.max_seconds:
-        return Breach(limit="max_seconds", allowed=policy.max_seconds, used=spent.seconds)
     return None
 
 

@@ -104,8 +104,9 @@ def going_on(
     options under which they were asked for."""
 
     def is_new(call: CallTool) -> bool:
-        """Whether the call needs an approval that it didn't need."""
-        return _needs_approval(state.options, call) and not _needs_approval(before, call)
+        """Whether the call needs an approval that it didn't need, or that a fork hasn't."""
+        needed = _needs_approval(before, call) and not event.is_fork
+        return _needs_approval(state.options, call) and not needed
 
     effects: list[Effect] = []
     to_ask: list[CallTool] = []
@@ -203,12 +204,12 @@ def _may_be_made_twice(options: Options, call: CallTool, event: RunResumed) -> b
 
 def _asked_again(state: RunState, approval: Approval, event: RunResumed) -> Step:
     call = approval.call
+    if approval.given is not None and not event.is_fork:
+        return _judged(state, approval, approval.given)
     spec = spec_of(state.options, call.tool)
     if spec is not None and not spec.needs_approval:
         approvals = state.approvals.remove(call.call_id)
         return evolve(state, approvals=approvals, tool_queue=state.tool_queue.append(call)), ()
-    if approval.given is not None and not event.is_fork:
-        return _judged(state, approval, approval.given)
     asked = state.approvals.set(call.call_id, Approval(call=call))
     return evolve(state, approvals=asked), (_ask(call),)
 

@@ -538,13 +538,18 @@ def test_two_contexts_of_equal_text_have_equal_digests():
     assert Context.from_text("a").digest() == Context.from_text("a").digest()
 
 
+class _Panic(BaseException):
+    """Some libraries' own, such as those that wrap another language."""
+
+
 class _Unspeakable(Exception):
     def __str__(self) -> str:
         raise ValueError("no message")
 
 
 @pytest.mark.parametrize(
-    "failure", [asyncio.CancelledError(), SystemExit(1), StopIteration(), _Unspeakable()]
+    "failure",
+    [asyncio.CancelledError(), SystemExit(1), StopIteration(), _Panic("no"), _Unspeakable()],
 )
 @pytest.mark.parametrize("is_async", [False, True])
 def test_whatever_an_adapter_raises_is_an_error_of_its_call(
@@ -571,6 +576,15 @@ def test_whatever_an_adapter_raises_is_an_error_of_its_call(
     result = run("q", TEXT, adapter=adapter, subcall_adapter=sub, log=log)
     assert type(failure).__name__ in result.output
     assert result.usage.model_calls == 5
+
+
+def test_a_usage_without_a_total_counts_its_parts(log: Path):
+    class Model:
+        def complete(self, messages: Any, **_: Any) -> ModelResponse:
+            return ModelResponse("FINAL: 1", Usage(5_000, 700))
+
+    result = run("q", TEXT, adapter=Model(), log=log)
+    assert (result.usage.total_tokens, result.usage.prompt_tokens) == (5_700, 5_000)
 
 
 def test_what_a_tool_raises_has_a_message_that_can_be_read(log: Path):

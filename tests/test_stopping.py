@@ -275,6 +275,25 @@ def test_an_adapter_that_swallows_a_cancellation_ends_the_run_all_the_same(log: 
     assert (result.output, result.usage.uncertain_calls) == ("done", 0)
 
 
+def test_a_late_reply_does_not_refuse_the_calls_that_wait(log: Path) -> None:
+    """They are made when there is more time."""
+
+    class Late:
+        async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+            if messages[0]["content"].startswith("You are a sub-LLM"):
+                time.sleep(0.4)  # noqa: ASYNC251 - the timer can't fire meanwhile
+                return ModelResponse("R", Usage(1, 1, 2))
+            done = len(messages) > 2
+            cell = "```python\nx = len(llm_batch(['a', 'b', 'c', 'd']))\n```"
+            return ModelResponse("FINAL_VAR: x" if done else cell, Usage(1, 1, 2))
+
+    policy = Policy(max_seconds=0.3)
+    first = run("q", TEXT, adapter=Late(), log=log, policy=policy, max_concurrent_subcalls=1)
+    assert (first.status, first.limit) == ("partial", "max_seconds")
+    again = resume(first.run_id, log=log, adapter=Late(), policy=Policy(max_seconds=100))
+    assert (again.status, again.output) == ("finished", "4")
+
+
 def test_a_run_of_a_task_that_is_being_cancelled_goes_to_its_end() -> None:
     """What a program does when it is cancelled may be a run."""
 

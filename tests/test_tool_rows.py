@@ -410,6 +410,33 @@ def test_a_call_that_was_agreed_to_and_waits_for_a_place_is_not_asked_for_again(
     assert kinds(machine.send(returned("0.1"))) == ["CallTool 0.2"]
 
 
+def test_a_fork_asks_for_approved_calls_that_were_not_made_yet():
+    machine = begun(max_concurrent_tools=1)
+    call(machine, "look", "send")
+    machine.send(given("0.2"))
+    assert kinds(machine.send(RunResumed(is_fork=True))) == ["CallTool 0.1", "AskApproval 0.2"]
+
+
+def test_a_refusal_holds_when_the_tool_needs_no_approval_any_more():
+    machine = begun()
+    call(machine, "send")
+    machine.send(nobody("0.1"))
+    machine.send(given("0.1", False, "never"))
+    (effect,) = machine.send(RunResumed(options=other(SEND, needs_approval=False)))
+    assert effect.outcomes == (Outcome("denied", "never"),)
+
+
+@pytest.mark.parametrize(
+    "event", [Cancelled(reason="x"), DeadlinePassed(clock_s=9.0), RunResumed()], ids=repr
+)
+def test_a_fork_does_not_take_over_what_befell_one_run(event: Any):
+    machine = begun(policy=Policy(max_seconds=5))
+    call(machine, "look")
+    before = len(machine.log)
+    machine.send(event)
+    assert branching(machine.log[: before + 1]) == (before, ())
+
+
 def test_a_call_that_was_not_made_before_the_run_stopped_is_made():
     machine = begun()
     call(machine, "once", "send")

@@ -323,8 +323,8 @@ def _calls(
     """A call per text. An empty question is none: the text is then the whole prompt."""
     if not isinstance(model, str | None):
         raise TypeError(f"model must be a name (str) or None, not {_arguments.kind_of(model)}")
-    if max_tokens is not None and _arguments.whole_number("max_tokens", max_tokens) < 1:
-        raise ValueError(f"max_tokens must be 1 or more, or None, not {max_tokens}")
+    if max_tokens is not None and not 0 < _arguments.whole_number("max_tokens", max_tokens) < 1e9:
+        raise ValueError(f"max_tokens must be 1 or more, or None, not {max_tokens:.6g}")
     if schema is not None and recursive:
         raise TypeError(f"{fn} takes no schema: a sub-run answers in words; use llm_query")
     is_merged = _arguments.flag("dedupe", dedupe, True)

@@ -99,6 +99,8 @@ class Toolbox:
             text = as_json(gave.unwrap(), "the result", tool.max_chars)
         except (TypeError, ValueError) as error:
             return _failed(effect, "result", str(error), times)
+        except Exception as error:  # the value's own code may raise anything
+            return _failed(effect, "result", _told(error), times)
         elapsed_s, clock_s = times()
         return ToolReturned(
             frame=effect.frame,
