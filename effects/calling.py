@@ -53,8 +53,7 @@ async def call_model(
     except TimeoutError as error:
         return _failed(effect, "timeout", str(error) or "timed out", None, elapsed())
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if cancellations():
             raise  # it is the run that is cancelled, and not something of the adapter's own
         message = "CancelledError: something that the adapter waited for was cancelled"
         return _failed(effect, "adapter", message, None, elapsed())
@@ -69,6 +68,12 @@ async def call_model(
     reported = _cost((checked.meta or {}).get("cost_usd"))
     cost_usd = cost_of(effect.adapter, checked) if reported is None else reported
     return _replied(effect, checked, messages, elapsed(), cost_usd)
+
+
+def cancellations() -> int:
+    """How often the running task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def told(error: BaseException) -> str:

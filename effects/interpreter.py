@@ -26,7 +26,7 @@ from typing import assert_never
 
 from effects.adapters.base import ModelAdapter
 from effects.caching import Caching
-from effects.calling import CostOf, call_model, no_cost, unknown_adapter
+from effects.calling import CostOf, call_model, cancellations, no_cost, unknown_adapter
 from effects.context import Context
 from effects.keeping import Keeper
 from effects.listeners import Listener, tell
@@ -118,6 +118,7 @@ class Interpreter:
     _texts: Texts = field(default_factory=Texts)
     _threads: ThreadPoolExecutor | None = None
     _timer: asyncio.TimerHandle | None = None
+    """Ends with the run's time, where that is limited."""
     _is_ending: bool = False
     """Whether the run is stopped: nothing more is begun."""
     _made: set[CallId] = field(default_factory=set[CallId])
@@ -150,7 +151,7 @@ class Interpreter:
         Without an event to append, the effects that the state owes are performed.
         """
         self._began = self.clock() - self.state.spent.seconds
-        self._cancelled_before = _cancellations()
+        self._cancelled_before = cancellations()
         try:
             effects = self._commit(first) if first else pending(self.state)
             if not self.state.is_over:
@@ -201,12 +202,12 @@ class Interpreter:
 
     async def _perform_all(self, effects: Sequence[Effect]) -> Sequence[Event]:
         """Start the effects and wait for at least one outcome."""
-        if _cancellations() > self._cancelled_before:
+        if cancellations() > self._cancelled_before:
             raise asyncio.CancelledError  # nothing more is begun
         alone = not self._tasks and not self._inbox and self._timer is None
         if alone and len(effects) == 1:
             outcome = await self._perform(effects[0])
-            if _cancellations() > self._cancelled_before:
+            if cancellations() > self._cancelled_before:
                 self._inbox.append(outcome)
                 raise asyncio.CancelledError  # an adapter or a session of the user's swallowed it
             return (outcome,)
@@ -381,9 +382,10 @@ class Interpreter:
 
     def _on_time(self, limit_s: float) -> None:
         if self._clock_s() < limit_s:
-            return self._watch_time()  # the loop's clock and the run's may differ by a little
+            self._watch_time()  # the loop's clock and the run's may differ by a little
+            return
         self._is_ending = True
-        return self._arrived.set()
+        self._arrived.set()
 
     def _stopwatch(self) -> Callable[[], tuple[float, float]]:
         """What tells the seconds since now, and the run's."""
@@ -392,9 +394,3 @@ class Interpreter:
 
     def _clock_s(self) -> float:
         return self.clock() - self._began
-
-
-def _cancellations() -> int:
-    """How often the running task was asked to end."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()

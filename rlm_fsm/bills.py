@@ -44,10 +44,12 @@ class Size(NamedTuple):
         """All of them."""
         return self.prompt + self.completion
 
-    def nusd(self, price: Price | None, usd_per_token: float) -> int:
-        """Nano-dollars for them, by the price, or else at so much a token."""
-        if price is not None:
-            return price.estimate_nusd(self.prompt, self.completion)
+    def nusd(self, price: Price) -> int:
+        """Nano-dollars for them by a price."""
+        return price.estimate_nusd(self.prompt, self.completion)
+
+    def nusd_at(self, usd_per_token: float) -> int:
+        """Nano-dollars for them at so much a token."""
         return ceil(usd_per_token * self.tokens * NANO_USD)
 
 
@@ -75,11 +77,11 @@ class Bills(NamedTuple):
         if self.cheapest_usd is None:
             return None
         known = size if self.chars >= SEEN_CHARS else Size(0, size.completion)
-        return known.nusd(None, self.cheapest_usd)
+        return known.nusd_at(self.cheapest_usd)
 
     def most_nusd(self, size: Size) -> int | None:
         """Nano-dollars that they may cost, by rule 4; None while no cost is known."""
-        return None if self.dearest_usd is None else size.nusd(None, self.dearest_usd)
+        return None if self.dearest_usd is None else size.nusd_at(self.dearest_usd)
 
     def with_one(
         self, chars: int, max_tokens: int, usage: Usage, cost_usd: float | None

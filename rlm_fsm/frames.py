@@ -104,7 +104,7 @@ def ask(state: RunState, frame: Frame) -> Step:
 
 def close(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     """Take a last turn for the best answer if the budget allows it; else end with what there is."""
-    if frame.turns == 0 or reached.limit == "max_seconds":
+    if frame.turns == 0:
         return end_limited(state, frame, reached)
     last = closing_message(state.options.profile, reached.limit)
     closing = evolve(

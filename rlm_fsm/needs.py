@@ -39,7 +39,7 @@ def most(state: RunState, call: CallModel) -> Need:
         return Need(size.tokens)
     priced = state.options.price_of(call.adapter)
     if priced is not None:
-        return Need(size.tokens, size.nusd(priced.price, 0.0))
+        return Need(size.tokens, size.nusd(priced.price))
     nusd = bills_of(state, call.adapter).most_nusd(size)
     return Need(size.tokens, _unknown_nusd(state, call.adapter, size) if nusd is None else nusd)
 
@@ -95,7 +95,7 @@ def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:
     priced = state.options.price_of(adapter)
     if priced is None:
         return bills_of(state, adapter).expected_nusd(size)
-    return size.nusd(priced.price, 0.0)
+    return size.nusd(priced.price)
 
 
 def keeps_to_cost(state: RunState) -> bool:
@@ -133,6 +133,6 @@ def _unknown_nusd(state: RunState, adapter: str, size: Size) -> int:
     of the others, or all that is allowed. When its bills have told none, they won't: 0."""
     others = [bills.dearest_usd for bills in state.spent.bills.values() if bills.dearest_usd]
     if others:
-        return size.nusd(None, max(others))
+        return size.nusd_at(max(others))
     allowed = state.options.policy.max_cost_usd or 0.0
     return 0 if adapter in state.spent.bills else ceil(allowed * NANO_USD)

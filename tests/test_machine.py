@@ -539,7 +539,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.worst_error = max(self.worst_error, billed - least.tokens)
         self.beyond_most += max(0, billed - most.tokens)
         priced = options.price_of(call.adapter)
-        least_usd = least.nusd(priced.price, 0.0) / NANO_USD if priced else 0.0
+        least_usd = least.nusd(priced.price) / NANO_USD if priced else 0.0
         self.worst_error_usd = max(self.worst_error_usd, cost_usd - least_usd)
         self.beyond_most_usd += max(0.0, cost_usd - most.nusd / NANO_USD)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from effects.calling import cancellations
 from effects.jobs import Parts, begin, go_on, open_log, read_events
 from effects.listeners import Appended
 from effects.log.base import EventLog
@@ -230,7 +231,7 @@ class Batch:
             error = failure
             if not isinstance(failure, RLMError | asyncio.CancelledError):
                 _logger.exception("job %s of batch %s failed", job.id, self.name)
-            if _is_cancelled():
+            if cancellations():
                 raise asyncio.CancelledError from failure
         finally:
             found = self._found(run_id)
@@ -334,7 +335,7 @@ class Batch:
         asked = next(effect for effect in effects if isinstance(effect, CallModel))
         chars = asked.prompt.chars + _MORE_CHARS
         size = expected(NO_BILLS, chars, options.max_tokens)
-        nusd = size.nusd(price.price, 0.0) if price else 0
+        nusd = size.nusd(price.price) if price else 0
         return Used(tokens=size.tokens, cost_usd=nusd / NANO_USD)
 
 
@@ -362,12 +363,6 @@ def _is_whole(state: RunState) -> bool:
     if state.status == "finished":
         return True
     return state.limit is not None and state.limit not in LIMITS
-
-
-def _is_cancelled() -> bool:
-    """Whether it is the task that is cancelled, not something that it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _goes_on(task: asyncio.Task[object] | None) -> bool:

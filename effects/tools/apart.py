@@ -138,7 +138,8 @@ class _Call:
         """
         _LEFT.add(task)
         asyncio._unregister_task(task)  # pyright: ignore[reportPrivateUsage]
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        with suppress(AttributeError):  # where Python has it no more, it only says so
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
         _logger.warning(
             "%s goes on although it was cancelled: nobody waits for it any more", self.name
         )
