@@ -72,8 +72,8 @@ These are the interpreter's own, and no bridge covers them:
 - Generator expressions are evaluated when they are made: a subcall in `any(llm_query(p) for p in ps)` is asked for every `p`.
 - `map`, `zip`, `filter`, `enumerate` and `reversed` give lists.
 - What is no plain data (a function, a match, `d.values()`) becomes a text when it is handed to the host. Arguments of the host's functions are looked at, so that it is a `TypeError` or, for a batch, a list; not where such a function is called under another name, or by `map`.
-- `SubcallLimitError` is the sandbox's `RecursionError`, since its Python has no exceptions of code's own: endless recursion is caught by its name, too. `SubcallError` and `ToolError` are its `RuntimeError`, so that each catches the other.
-- The clock stands still, and `sleep` takes no time. Random numbers begin at the run's own seed.
+- `SubcallLimitError` is the sandbox's `RecursionError`, since its Python has no exceptions of code's own: endless recursion is caught by its name, too. `SubcallError` and `ToolError` are its `RuntimeError`, so that each catches the other. What they carry (`.results`, `.tool`) is theirs until the cell ends that raised them; the message of a second error of the same words says that it is another.
+- The clock goes on by a millisecond each time that it is read, and `sleep` takes no time. Random numbers begin at the run's own seed.
 - Sets have another order than CPython's.
 - `re.split` and `re.findall` leave out some empty matches.
 - Texts of error messages differ in places; `type(e).__name__` is mostly the same.

@@ -166,10 +166,28 @@ class CallsContract(Driving):
         assert self.output(code + "print('broken' in str(e))", answerer=bad_fails) == "True\n"
 
     def test_a_failed_batch_carries_the_answers_that_arrived(self) -> None:
-        if not self.errors_carry_results:
-            pytest.skip("errors of this backend carry no data")
         code = f"try:\n    llm_batch(['a', 'bad', 'c'])\nexcept {self.subcall_error} as e:\n    "
         assert self.output(code + "print(e.results)", answerer=bad_fails) == "['A', None, 'C']\n"
+        asked = "print(hasattr(e, 'results'), getattr(e, 'results', 5)[0], getattr(e, 'tool', 5))"
+        assert self.output(code + asked, answerer=bad_fails) == "True A 5\n"
+
+    def test_each_of_several_errors_carries_its_own_answers(self) -> None:
+        code = (
+            "errors = []\nfor c in 'xyx':\n    try:\n        llm_batch(['bad', c])\n"
+            f"    except {self.subcall_error} as e:\n        errors.append(e)\n"
+            "print([e.results[1] for e in errors], errors[1].results)"
+        )
+        assert self.output(code, answerer=bad_fails) == "['X', 'Y', 'X'] [None, 'Y']\n"
+
+    def test_what_is_no_error_of_a_subcall_has_results_of_its_own_or_none(self) -> None:
+        code = (
+            "class Bag:\n    def __init__(self):\n        self.results = [3]\n"
+            "    def tool(self):\n        self.results.append(1)\n        return 'used'\n"
+            "bag = Bag()\nprint(bag.tool())\ndel bag.results[0]\nbag.results += [7]\n"
+            "print(bag.results, (bag\n).results[0], hasattr(bag, 'tool'))\n"
+            "try:\n    RuntimeError('x').results\nexcept AttributeError:\n    print('none')"
+        )
+        assert self.output(code) == "used\n[1, 7] 1 True\nnone\n"
 
     def test_a_batch_may_return_its_failures(self) -> None:
         code = (
@@ -280,8 +298,6 @@ class CallsContract(Driving):
             assert said == f"""[{first}, '[ERROR] status 400: {{"error": [1]}}']\n"""
 
     def test_a_failed_json_batch_carries_the_values_that_arrived(self) -> None:
-        if not self.errors_carry_results:
-            pytest.skip("errors of this backend carry no data")
         for name, first in (("json", {"n": 1}), ("records", [{"n": 1}])):
             code = (
                 f"try:\n    llm_batch_{name}(['{{\"n\": 1}}', 'bad'])\n"

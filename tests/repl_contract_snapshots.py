@@ -104,13 +104,13 @@ class SnapshotsContract(Driving):
         pauses, results, read = self.same(
             "import asyncio\nfirst = weather('Rome', days=1)\n"
             "result = await asyncio.gather(weather('Oslo'), llm_query('q'), total(1, 2))\n"
-            "try:\n    weather('bad')\nexcept ToolError as error:\n    print(error)\n"
+            "try:\n    weather('bad')\nexcept ToolError as error:\n    print(error, error.tool)\n"
             "print(first)",
             answerer=lambda prompt: bad_fails(prompt) if "bad" in prompt else f'["{len(prompt)}"]',
             tools=SPECS,
         )
         assert [len(pause.calls) for pause in pauses] == [1, 3, 1]
-        assert results[0].stdout == "weather failed: broken\n['27']\n"
+        assert results[0].stdout == "weather failed: broken weather\n['27']\n"
         assert read.text == "[['16'], '[\"1\"]', ['19']]"
 
     def test_a_cell_goes_on_where_it_was_paused(self) -> None:
@@ -122,6 +122,16 @@ class SnapshotsContract(Driving):
         assert [pause.calls[0].prompt for pause in pauses] == ["a", "A!", "bb", "BB!"]
         assert results[1].stdout == "before\n{1: ['A'], 2: ['BB']}\n"
         assert read.text == "['A!', 'BB!']"
+
+    def test_what_an_error_carries_is_carried_over(self) -> None:
+        _, results, read = self.same(
+            "result = []\nfor text in 'ab':\n    try:\n        llm_batch(['bad', text])\n"
+            "    except RuntimeError as error:\n        result.append(error)\n"
+            "llm_query('then')\nresult = [error.results for error in result]",
+            answerer=bad_fails,
+        )
+        assert results[0].error is None
+        assert read.text == "[[None, 'A'], [None, 'B']]"
 
     def test_a_batch_is_asked_again_as_it_was(self) -> None:
         pauses, _, read = self.same("result = llm_batch([f'q{n}' for n in range(40)])")

@@ -102,8 +102,6 @@ class Driving:
     """What code catches when a subcall failed."""
     subcall_limit_error = "SubcallLimitError"
     """What code catches when a limit forbade a subcall."""
-    errors_carry_results = True
-    """Whether `error.results` of a failed batch can be read by code."""
     keeps_lone_surrogates = True
     """Whether texts of code may hold lone surrogates."""
     keeps_variables_after_timeout = True

@@ -35,7 +35,6 @@ NO_MORE = Answer(kind="limit", text="no more")
 
 
 class TestMontyRepl(ReplContract):
-    errors_carry_results = False
     keeps_lone_surrogates = False
     keeps_variables_after_timeout = False
 
@@ -236,7 +235,7 @@ class TestMontyRepl(ReplContract):
             ("len(ctx)", "len_chars"),
             ("for d in ctx: pass", "get_document"),
             ("'a' in ctx", "ctx.find"),
-            ("try:\n    llm_query('bad')\nexcept SubcallError as e:\n    e.results", "on_error"),
+            ("try:\n    int('x')\nexcept ValueError as e:\n    e.results", "on_error"),
         ],
     )
     def test_a_gap_comes_with_a_way_round(self, code: str, advice: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from effects.repls import _awaits
 from effects.repls._edits import Edits
+from effects.repls._monty_carried import bridge_carried
 from effects.repls._monty_generators import bridge_generator
 from effects.repls._monty_plain import check_arguments, takes_data
 from effects.repls._monty_shims import BUILTINS, MODULE, MODULES, SHIMS
@@ -49,6 +50,7 @@ _BRIDGED = (
     ast.FunctionDef,
     ast.AsyncWith,
     ast.Name,
+    ast.Attribute,
 )
 """What may have a gap, or be one."""
 _EXEC_DELETE = "exec('try: raise ValueError\\nexcept ValueError as {}: pass')"
@@ -128,6 +130,9 @@ class _Bridges:
                 self._prefix(name, LATER)
 
     def _bridge(self, node: ast.AST, place: _Place) -> None:
+        if bridge_carried(node, place.parent, self._edits, self._bound):
+            self.done.shims.add("carried")
+            return
         match node:
             case ast.Import():
                 self._import(node)

@@ -5,12 +5,8 @@ The sandbox suspends at each name and call that it doesn't know:
 - what only reads the context, or its arguments, is answered at once;
 - a function that asks sub-models starts its program, which stays here while the cell is paused;
   each answer goes into the program, and what the program returns or raises goes into the cell;
-- an unknown name is a `NameError`, worded as Python does.
-
-Classes of exceptions can't be made in the sandbox. `SubcallError` is its `RuntimeError`, and
-`SubcallLimitError` its `RecursionError`, a subclass: each can be caught by name, and both by the
-first. They carry no `results`. `ToolError` is the `RuntimeError` too, and `ToolDenied` another
-subclass, `NotImplementedError`. An error that isn't caught is shown by its right name.
+- an unknown name is a `NameError`, worded as Python does;
+- what the runtime raises becomes an error of the sandbox (`_monty_raised`).
 """
 
 import re
@@ -28,30 +24,20 @@ from pydantic_monty import (
 
 from effects.repls import _asking, _finals, _functions
 from effects.repls._finals import Signal
-from effects.repls._functions import Ask, Program, Styles, SubcallError
+from effects.repls._functions import Ask, Program, Styles
 from effects.repls._library import Library
 from effects.repls._monty_bridges import LATER, TEXT_METHOD, TEXT_METHODS
 from effects.repls._monty_clock import Clock
 from effects.repls._monty_later import Later, SavedCall
+from effects.repls._monty_raised import ERROR_KINDS, Raised
 from effects.repls._monty_values import ATTRIBUTES, arguments, encodable, stub
 from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
 from effects.repls._text import METHODS, TextView
 from effects.repls._together import next_ask
-from effects.repls._tools import ToolError
 from effects.repls.base import Answer, Paused, ReplSettings
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import HostCall
-
-ERROR_KINDS = {
-    "SubcallError": "RuntimeError",
-    "SubcallLimitError": "RecursionError",
-    "ToolError": "RuntimeError",
-    "ToolDenied": "NotImplementedError",
-}
-"""The runtime's errors, and what they are in the sandbox."""
-ERRORS = "".join(f"{name} = {kind}\n" for name, kind in ERROR_KINDS.items())
-"""Source that binds their names."""
 
 VALUES = frozenset({"P", "context", "context_0", "history"})
 """Names of values that are copied into the sandbox when code first names them."""
@@ -114,11 +100,14 @@ class Calls:
             memory_bytes=settings.limits.memory_bytes,
         )
         self.clock = Clock(settings)
+        self.raised = Raised()
+        """The runtime's errors that the cell has met."""
         self._later = Later(self._programs, self._ended, view, say)
         self._awaited = {LATER + name: name for name in self._programs}
         self._plain: dict[str, Callable[..., Any]] = {
             **_functions.plain(view),
             **self.library.functions(),
+            **self.raised.functions(),
             **{TEXT_METHOD.format(name): getattr(view.text, name) for name in TEXT_METHODS},
             "SHOW_VARS": show_vars,
             **{f"ctx.{name}": getattr(view, name) for name in METHODS},
@@ -141,8 +130,6 @@ class Calls:
         """True when the sandbox waits for an answer that it can't be given."""
         self.history: list[dict[str, str]] = []
         """The conversation, for `history`."""
-        self.raised: dict[str, str] = {}
-        """Class names of the cell's subcall errors by message."""
 
     @property
     def is_paused(self) -> bool:
@@ -356,14 +343,7 @@ class Calls:
 
     def _ended(self, value: Any, error: Exception | None) -> Any:
         """How a call ended, as the sandbox takes it."""
-        if error is None:
-            return {"return_value": encodable(value)}
-        name = type(error).__name__
-        if not isinstance(error, SubcallError | ToolError):
-            return {"exception": error}
-        message = encodable(str(error))
-        self.raised[message] = name
-        return {"exc_type": ERROR_KINDS[name], "message": message}
+        return {"return_value": encodable(value)} if error is None else self.raised.ended(error)
 
     def _find(self, pattern: Any, *args: Any, **options: Any) -> list[tuple[int, int, str]]:
         started_s = self.searcher.starting_s

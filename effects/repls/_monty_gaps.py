@@ -136,8 +136,9 @@ GAPS: tuple[Gap, ...] = (
     ),
     Gap(
         r"has no attribute 'results'",
-        'Errors carry no data here: pass on_error="return".',
-        "try:\n    llm_query('bad')\nexcept SubcallError as e:\n    e.results",
+        "Only a SubcallError has them, until the cell ends that raised it; write e.results as it "
+        'stands, or pass on_error="return".',
+        "try:\n    int('x')\nexcept ValueError as e:\n    e.results",
     ),
     Gap(
         r"'function' object has no attribute",

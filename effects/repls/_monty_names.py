@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from effects.repls._finals import SOFT
-from effects.repls._monty_calls import ERROR_KINDS, ERRORS, VALUES, Calls
+from effects.repls._monty_calls import VALUES, Calls
 from effects.repls._monty_code import Cell, prepare
+from effects.repls._monty_raised import ERROR_KINDS, ERRORS
 from effects.repls._monty_shims import BUILTINS, MODULE_KINDS, SHIMS
 from effects.repls._monty_values import CtxPolicy, Output, encodable, stub
 from effects.repls._monty_worker import Snapshot, Worker

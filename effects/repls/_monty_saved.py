@@ -28,7 +28,7 @@ from effects.repls._text import TextView
 from effects.repls.base import ReplSettings, SnapshotRefused, SnapshotRule
 from rlm_fsm._version import __version__
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of the header and the layout; a reader refuses all others."""
 MAGIC: Final = b"RLMMONTY"
 MOST_DUMP_BYTES: Final = 64 << 20
@@ -77,7 +77,8 @@ class Saved:
     left_s: float = 0.0
     watch: list[str]
     types: dict[str, str]
-    raised: dict[str, str]
+    raised: dict[str, tuple[str, dict[str, Any]]]
+    """The runtime's errors that the paused cell has met, see `Raised.saved`."""
     clock: list[int]
     """The calendar, see `Clock.saved`."""
 

@@ -24,24 +24,19 @@ from pydantic_monty import (
 
 from effects.repls import _monty_plain
 from effects.repls._functions import show_vars
-from effects.repls._monty_calls import ERRORS, VALUES, Calls, Given, TimeUp
+from effects.repls._monty_calls import VALUES, Calls, Given, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell
 from effects.repls._monty_ends import PRELUDE, TOLD, Ends, own_names, told_at_end
 from effects.repls._monty_errors import MEMORY_LIMITS, TIME_LIMIT, code_error
 from effects.repls._monty_later import SavedCall
 from effects.repls._monty_names import Names
+from effects.repls._monty_raised import ERRORS
 from effects.repls._monty_saved import MOST_DUMP_BYTES, Maker, Saved, maker_of, pack, unpack
 from effects.repls._monty_shims import SHIMS
 from effects.repls._monty_values import CtxPolicy, Output, encodable, utf8_bytes
 from effects.repls._monty_worker import Snapshot, Worker, room_bytes
 from effects.repls._text import TextView
-from effects.repls.base import (
-    Answer,
-    Paused,
-    ReplSettings,
-    ReplUnavailable,
-    SnapshotRefused,
-)
+from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable, SnapshotRefused
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import CodeError, CodeResult, GivenFinal, Message, ReadResult, Variable
 
@@ -192,7 +187,7 @@ class Session:
             left_s=self._left_s,
             watch=list(self._watch),
             types=dict(self._types),
-            raised=calls.raised,
+            raised=calls.raised.saved() if given is not None else {},
             clock=calls.clock.saved(),
         )
         return pack(saved, self._maker())
@@ -228,7 +223,7 @@ class Session:
             for file, (number, source, inserted) in saved.cells.items()
         }
         self._left_s, self._watch, self._types = saved.left_s, tuple(saved.watch), saved.types
-        self._calls.raised.update(saved.raised)
+        self._calls.raised.restore(saved.raised)
         self._names.load(saved)
         self._may_answer, self._calls.history = saved.may_answer, saved.history
         self._ends.seen = saved.seen
@@ -325,7 +320,7 @@ class Session:
             if message.startswith(MEMORY_LIMITS):
                 return self._lost("MemoryError", _MEMORY.format(limits.memory_bytes / (1 << 20)))
             self.is_lost = self.is_lost or self._calls.is_stuck
-            return code_error(failure, self._cells, self._calls.raised)
+            return code_error(failure, self._cells, self._calls.raised.kinds)
         if isinstance(failure, TimeUp) or (
             isinstance(failure, MontyCrashedError) and failure.timed_out
         ):

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from effects.repls import _monty_generators
+from effects.repls import _monty_carried, _monty_generators
 from effects.repls import _monty_modules as modules
 from effects.repls._library import FUNCTIONS, host_name
 from effects.repls._monty_asyncio import ASYNCIO
@@ -224,6 +224,7 @@ SHIMS: dict[str, Shim] = {
     "delete": Shim(source=_DELETE),
     "field_size_limit": Shim(source=_FIELD_SIZE),
     "globals": Shim(source=_GLOBALS),
+    "carried": Shim(source=_monty_carried.SOURCE),
     "yield": Shim(source=_monty_generators.SOURCE),
     "hasattr": Shim(source=_HASATTR),
     "re.sub": Shim(source=_RE_SUB),
