@@ -27,7 +27,7 @@ from rlm_fsm.needs import breach, need, takes_a_place
 from rlm_fsm.options import Options
 from rlm_fsm.profile import fill
 from rlm_fsm.state import Frame, Phase, RunState
-from rlm_fsm.values import Message, estimate_tokens
+from rlm_fsm.values import Message, estimate_tokens, utf8_bytes
 
 TAIL = 0.25
 """Share of the room beside the head that the newest exchanges fill which are kept as they are."""
@@ -58,7 +58,7 @@ def prepared(frame: Frame, options: Options) -> Frame | None:
     asked = fill(
         options.profile.compact, words=max(1, int(options.compaction_max_tokens * _WORDS_PER_TOKEN))
     )
-    fitting = _fitting(frame, limit, len(asked))
+    fitting = _fitting(frame, limit, utf8_bytes(asked))
     if fitting is None or _middle(fitting, limit) < WORTH * _next_tokens(fitting):
         return None
     return evolve(fitting, compacting=asked, compactions=frame.compactions + 1)
@@ -130,24 +130,24 @@ def _request(frame: Frame) -> Message:
 
 def _next_tokens(frame: Frame) -> int:
     """The size of the next turn's request, by estimate."""
-    return estimate_tokens(frame.chars + len(frame.news))
+    return estimate_tokens(frame.bytes + utf8_bytes(frame.news))
 
 
 def _middle(frame: Frame, limit: int) -> int:
     """Tokens of what a summary would stand for."""
     middle = frame.messages[HEAD + frame.skipped : _tail(frame, limit)]
-    return sum(len(message.content) for message in middle) // 4
+    return sum(utf8_bytes(message.content) for message in middle) // 4
 
 
 def _tail(frame: Frame, limit: int) -> int:
     """Where the messages begin that stay as they are: with a reply, at the latest the newest."""
     everything = frame.messages
     start = len(everything) - 1
-    head = sum(len(message.content) for message in everything[:HEAD])
-    room = (limit - estimate_tokens(head)) * TAIL * 4 - len(everything[start].content)
-    room -= len(frame.news)
+    head = sum(utf8_bytes(message.content) for message in everything[:HEAD])
+    room = (limit - estimate_tokens(head)) * TAIL * 4 - utf8_bytes(everything[start].content)
+    room -= utf8_bytes(frame.news)
     for index in range(start - 1, HEAD + frame.skipped - 1, -1):
-        room -= len(everything[index].content)
+        room -= utf8_bytes(everything[index].content)
         if room < 0:
             break
         if everything[index].role == "assistant":
@@ -155,15 +155,15 @@ def _tail(frame: Frame, limit: int) -> int:
     return start
 
 
-def _fitting(frame: Frame, limit: int, chars: int) -> Frame | None:
-    """The frame whose request with so many more characters keeps the limit; None if it can't."""
+def _fitting(frame: Frame, limit: int, more: int) -> Frame | None:
+    """The frame whose request with so many more bytes keeps the limit; None if it can't."""
     everything, start = frame.messages, HEAD + frame.skipped
-    left = frame.chars + chars
+    left = frame.bytes + more
     while estimate_tokens(left) > limit and start < len(everything) - 1:
-        left -= len(everything[start].content)
+        left -= utf8_bytes(everything[start].content)
         start += 1
         while start < len(everything) - 1 and everything[start].role != "assistant":
-            left -= len(everything[start].content)
+            left -= utf8_bytes(everything[start].content)
             start += 1
     return (
         None

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from rlm_fsm.bills import Size, expected
+from rlm_fsm.bills import Size, expected_prompt, expected_reply
 from rlm_fsm.ids import CallId
 from rlm_fsm.needs import bills_of, known_nusd, room
 from rlm_fsm.policy import NOTHING, Need, breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
-from rlm_fsm.values import HostCall, Outcome
+from rlm_fsm.values import HostCall, Outcome, utf8_bytes
 
 
 def forecasts(state: RunState, calls: Mapping[CallId, HostCall]) -> dict[CallId, Outcome]:
@@ -35,7 +35,8 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     """The outcome of a forecast: JSON with subcalls, tokens and cost_usd (None where unknown).
 
     The call's prompt is JSON too: ``calls``, ``chars`` (of their prompts, as far as they are
-    known) and ``replies`` (how many replies of earlier calls later prompts hold).
+    known), ``replies`` (how many replies of earlier calls later prompts hold), and ``bytes`` (of
+    the prompts in UTF-8; when it isn't told, one for each character).
     """
     return _judged(state, call, 0, NOTHING)[0]
 
@@ -49,13 +50,13 @@ def _judged(
     if asked is None:
         told = "a forecast is asked with whole numbers: calls, chars, replies"
         return Outcome("error", told), 0, NOTHING
-    count, chars, replies = asked
+    count, asked_bytes, replies = asked
     options = state.options
-    most = call.max_tokens or options.subcall_max_tokens
     adapter = call.model or "subcall"
-    chars += count * len(options.subcall_system)
-    size = expected(bills_of(state, adapter), chars, count * most)
-    size = Size(size.prompt + replies * most, size.completion)
+    bills = bills_of(state, adapter)
+    reply = expected_reply(bills, call.max_tokens or options.subcall_max_tokens)
+    prompt = expected_prompt(bills, asked_bytes + count * utf8_bytes(options.subcall_system))
+    size = Size(prompt + replies * reply, count * reply)
     tokens, nusd = size.tokens, known_nusd(state, adapter, size)
     takes = Need(tokens, nusd or 0)
     exceeded = breach_by_subcalls(options.policy, state.spent, before + count) or breach_by_call(
@@ -77,7 +78,7 @@ def _judged(
 
 
 def _asked(prompt: str) -> tuple[int, int, int] | None:
-    """Calls, characters and replies; None for what model-written code may have made up."""
+    """Calls, bytes and replies; None for what model-written code may have made up."""
     try:
         data = json.loads(prompt)
     except (ValueError, RecursionError):
@@ -86,5 +87,6 @@ def _asked(prompt: str) -> tuple[int, int, int] | None:
         return None
     given = cast(dict[str, Any], data)
     values = [given.get(name) for name in ("calls", "chars", "replies")]
+    values.append(given.get("bytes", values[1]))
     whole = [value for value in values if type(value) is int and 0 <= value < 1 << 53]
-    return (whole[0], whole[1], whole[2]) if len(whole) == len(values) else None
+    return (whole[0], whole[3], whole[2]) if len(whole) == len(values) else None

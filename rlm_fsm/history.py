@@ -11,7 +11,9 @@ Rules:
    what was left out before (`compaction`) is dropped last.
 3. A prompt is named by a chained hash over its messages. Appending costs the new message only,
    however long the conversation is.
-4. Runs of rules 1 trim anew each turn, by as little as possible.
+4. Sizes are counted as in `bills`, by a quarter of the bytes: a text in Chinese isn't shorter for
+   a model than one in English.
+5. Runs of rules 1 trim anew each turn, by as little as possible.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +24,7 @@ from pyrsistent import PVector
 from rlm_fsm.evolve import evolve
 from rlm_fsm.options import Options
 from rlm_fsm.state import Frame
-from rlm_fsm.values import Message, TextRef, estimate_tokens
+from rlm_fsm.values import Message, TextRef, estimate_tokens, utf8, utf8_bytes
 
 HEAD = 2
 """The messages that are always sent: system and task."""
@@ -34,19 +36,21 @@ more would break prefixes more often."""
 
 def append(frame: Frame, message: Message, **changes: object) -> Frame:
     """The frame with one more message, and with other fields changed in the same copy."""
+    name = extended(frame, message)
     return evolve(
         frame,
         **changes,
         messages=frame.messages.append(message),
-        digest=_chain(frame.digest, message),
-        chars=frame.chars + len(message.content),
+        digest=name.hash,
+        chars=name.chars,
+        bytes=name.bytes,
     )
 
 
 def growth(frame: Frame) -> int:
-    """Characters that a turn has added to what is sent, on the whole; 0 before the first."""
-    head = sum(len(message.content) for message in frame.messages[:HEAD])
-    return max(0, frame.chars - head) // max(1, frame.turns_used)
+    """Bytes that a turn has added to what is sent, on the whole; 0 before the first."""
+    head = sum(utf8_bytes(message.content) for message in frame.messages[:HEAD])
+    return max(0, frame.bytes - head) // max(1, frame.turns_used)
 
 
 def trimmed(frame: Frame, options: Options) -> Frame:
@@ -66,8 +70,15 @@ def skipping(frame: Frame, skipped: int, summary: tuple[Message, ...]) -> Frame:
     """The frame that leaves out so many messages after the head, with a summary in their place."""
     if (skipped, summary) == (frame.skipped, frame.summary):
         return frame
-    digest, chars = _named(_sent(frame.messages, skipped, summary))
-    return evolve(frame, skipped=skipped, summary=summary, digest=digest, chars=chars)
+    name = _named(_sent(frame.messages, skipped, summary))
+    return evolve(
+        frame,
+        skipped=skipped,
+        summary=summary,
+        digest=name.hash,
+        chars=name.chars,
+        bytes=name.bytes,
+    )
 
 
 def sent(frame: Frame) -> Sequence[Message]:
@@ -79,14 +90,14 @@ def sent(frame: Frame) -> Sequence[Message]:
 
 def extended(frame: Frame, message: Message) -> TextRef:
     """The name and size of what `sent` gives with one more message."""
-    return TextRef(_chain(frame.digest, message), frame.chars + len(message.content))
+    return _longer(TextRef(frame.digest, frame.chars, frame.bytes), message)
 
 
 def prompt(frame: Frame, options: Options) -> TextRef:
     """The name and size of what `messages` would send."""
     if options.conversation_history and (options.rules >= 2 or not _sends_too_much(frame, options)):
-        return TextRef(frame.digest, frame.chars)
-    return TextRef(*_named(messages(frame, options)))
+        return TextRef(frame.digest, frame.chars, frame.bytes)
+    return _named(messages(frame, options))
 
 
 def messages(frame: Frame, options: Options) -> Sequence[Message]:
@@ -108,7 +119,7 @@ def _sends_too_much(frame: Frame, options: Options) -> bool:
     limit = options.max_history_tokens
     if not limit or len(frame.messages) <= HEAD or not options.conversation_history:
         return False
-    return estimate_tokens(frame.chars) > limit
+    return estimate_tokens(frame.bytes) > limit
 
 
 def _task_and_newest(frame: Frame) -> Sequence[Message]:
@@ -149,18 +160,19 @@ def _sent(
 
 
 def _tokens(some: Iterable[Message]) -> int:
-    return sum(estimate_tokens(len(message.content)) for message in some)
+    return sum(estimate_tokens(utf8_bytes(message.content)) for message in some)
 
 
-def _named(some: Iterable[Message]) -> tuple[str, int]:
-    """The chained hash over messages, and their characters."""
-    digest, chars = "", 0
+def _named(some: Iterable[Message]) -> TextRef:
+    """The chained hash over messages, and their size."""
+    name = TextRef("", 0)
     for message in some:
-        digest, chars = _chain(digest, message), chars + len(message.content)
-    return digest, chars
+        name = _longer(name, message)
+    return name
 
 
-def _chain(digest: str, message: Message) -> str:
-    """The next link: the digest so far, the role and the content."""
-    content = message.content.encode("utf-8", "surrogatepass")
-    return sha256(f"{digest}\n{message.role}\n".encode() + content).hexdigest()
+def _longer(name: TextRef, message: Message) -> TextRef:
+    """The next link of the chain: a hash over the one so far, the role and the content."""
+    content = utf8(message.content)
+    digest = sha256(f"{name.hash}\n{message.role}\n".encode() + content).hexdigest()
+    return TextRef(digest, name.chars + len(message.content), name.bytes + len(content))

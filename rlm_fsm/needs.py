@@ -20,6 +20,7 @@ from rlm_fsm.ids import ROOT
 from rlm_fsm.policy import NOTHING, Breach, Need, Spent, breach_by_call, fits_beside, reached
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
+from rlm_fsm.values import utf8_bytes
 
 
 def takes_a_place(call: CallModel) -> bool:
@@ -29,18 +30,19 @@ def takes_a_place(call: CallModel) -> bool:
 
 def need(state: RunState, call: CallModel) -> Need:
     """What a call is expected to take."""
-    return _expected(state, call.adapter, _chars(state, call), call.max_tokens)
+    return _expected(state, call.adapter, _bytes(state, call), call.max_tokens)
 
 
 def most(state: RunState, call: CallModel) -> Need:
     """The most that a call may take, which is set aside for it."""
-    size = at_most(bills_of(state, call.adapter), _chars(state, call), call.max_tokens)
+    bills = bills_of(state, call.adapter)
+    size = at_most(bills, _bytes(state, call), call.max_tokens)
     if not keeps_to_cost(state):
         return Need(size.tokens)
     priced = state.options.price_of(call.adapter)
     if priced is not None:
-        return Need(size.tokens, size.nusd(priced.price))
-    nusd = bills_of(state, call.adapter).most_nusd(size)
+        return Need(size.tokens, size.nusd(priced.price, bills.dearer))
+    nusd = bills.most_nusd(size)
     return Need(size.tokens, _unknown_nusd(state, call.adapter, size) if nusd is None else nusd)
 
 
@@ -52,7 +54,7 @@ def room(state: RunState, call: CallModel | None = None) -> Need:
         return NOTHING
     grown, profile = history.growth(root), options.profile
     if call is None:
-        chars = root.chars if options.conversation_history else history.prompt(root, options).chars
+        size = root.bytes if options.conversation_history else history.prompt(root, options).bytes
         grown = max(grown, profile.output_head + profile.output_tail)
     elif (
         call.purpose == "closing"
@@ -61,9 +63,9 @@ def room(state: RunState, call: CallModel | None = None) -> Need:
     ):
         return NOTHING
     else:
-        chars = call.prompt.chars
-    chars += (grown if options.conversation_history or call is None else 0) + len(profile.closing)
-    return _expected(state, root.adapter, chars, options.max_tokens)
+        size = call.prompt.bytes
+    size += (grown if options.conversation_history or call is None else 0) + len(profile.closing)
+    return _expected(state, root.adapter, size, options.max_tokens)
 
 
 def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breach | None:
@@ -110,22 +112,27 @@ def bills_of(state: RunState, adapter: str) -> Bills:
 
 def learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplied) -> Spent:
     """What was spent, with what the bill of a call has shown."""
+    priced = state.options.price_of(call.adapter)
     bills = bills_of(state, call.adapter).with_one(
-        _chars(state, call), call.max_tokens, replied.usage, replied.cost_usd
+        _bytes(state, call),
+        call.max_tokens,
+        replied.usage,
+        replied.cost_usd,
+        None if priced is None else priced.price,
     )
     return evolve(spent, bills=spent.bills.set(call.adapter, bills))
 
 
-def _expected(state: RunState, adapter: str, chars: int, max_tokens: int) -> Need:
-    size = expected(bills_of(state, adapter), chars, max_tokens)
+def _expected(state: RunState, adapter: str, prompt_bytes: int, max_tokens: int) -> Need:
+    size = expected(bills_of(state, adapter), prompt_bytes, max_tokens)
     keeps = keeps_to_cost(state)
     return Need(size.tokens, (known_nusd(state, adapter, size) or 0) if keeps else 0)
 
 
-def _chars(state: RunState, call: CallModel) -> int:
+def _bytes(state: RunState, call: CallModel) -> int:
     if call.purpose == "subcall":
-        return call.prompt.chars + len(state.options.subcall_system)
-    return call.prompt.chars
+        return call.prompt.bytes + utf8_bytes(state.options.subcall_system)
+    return call.prompt.bytes
 
 
 def _unknown_nusd(state: RunState, adapter: str, size: Size) -> int:

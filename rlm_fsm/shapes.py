@@ -153,10 +153,12 @@ _NEVER: Final = object()
 
 
 def _fields(cls: type[Any], full: frozenset[type]) -> dict[str, _Field]:
-    """The fields of a dataclass by name, sorted."""
+    """The fields of a dataclass by name, sorted. What isn't compared isn't written."""
     hints = get_type_hints(cls)
     found: dict[str, _Field] = {}
     for field in sorted(fields(cls), key=lambda field: field.name):
+        if not field.compare:
+            continue
         shape = shape_of(hints[field.name], full)
         head = encode_basestring_ascii(field.name) + ":"
         default = _NEVER if cls in full else _default(field)

@@ -162,6 +162,8 @@ class Frame:
     """Chained hash over the messages that are sent: names the prompt without holding it."""
     chars: int = 0
     """Characters in them."""
+    bytes: int = 0
+    """Bytes in them."""
     news: str = ""
     """What the next message to the model will say; not yet in `messages`."""
     turns: int = 0

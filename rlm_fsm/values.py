@@ -21,7 +21,17 @@ def text_hash(text: str) -> str:
     UTF-8 with ``surrogatepass``: models and files do produce lone surrogates, and a text that
     can't be hashed couldn't be logged.
     """
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256(utf8(text)).hexdigest()
+
+
+def utf8(text: str) -> bytes:
+    """A text as bytes, see `text_hash`."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def utf8_bytes(text: str) -> int:
+    """How many bytes a text has in UTF-8."""
+    return len(text) if text.isascii() else len(utf8(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +42,19 @@ class TextRef:
     """SHA-256 of the text, see `text_hash`."""
     chars: int
     """Length of the text in characters."""
+    bytes: int = field(default=-1, compare=False)
+    """Its length in UTF-8, for estimates. No part of its name: it is neither compared nor
+    recorded. When it isn't told, a byte for each character."""
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            object.__setattr__(self, "bytes", self.chars)
 
     @classmethod
     def of(cls, text: str) -> "TextRef":
         """The reference of a text."""
-        return cls(text_hash(text), len(text))
+        data = utf8(text)
+        return cls(sha256(data).hexdigest(), len(text), len(data))
 
 
 @dataclass(frozen=True, slots=True)
