@@ -6,7 +6,7 @@
 | page | source |
 |---|---|
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
-| `reference/options.md` | the fields of `Options`, `Policy`, `Price`, `ReplLimits` and `SnapshotRule`, with their docstrings |
+| `reference/options.md` | the fields of `Options`, `Policy`, `Price`, `PriceTier`, `ReplLimits` and `SnapshotRule`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
 | `reference/monty.md` | `monty_page.py`: the bridges and gaps of the sandbox's Python |
 | `reference/protocols.md` | the tables between its markers: `PROFILES`, `AUTO`, the fields of `Profile`, and the recorded runs in `tests/data/trajectories` |
@@ -140,6 +140,7 @@ def options_page() -> str:
         ("Recorded", "rlm_fsm/options.py", "Options"),
         ("Policy: limits", "rlm_fsm/policy.py", "Policy"),
         ("Price: what a model charges", "rlm_fsm/price.py", "Price"),
+        ("PriceTier: for long prompts", "rlm_fsm/price.py", "PriceTier"),
         ("ReplLimits: what a cell may use", "effects/repls/base.py", "ReplLimits"),
         ("SnapshotRule: when a session is written down", "effects/repls/base.py", "SnapshotRule"),
     ]

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from effects.calling import CostOf
 from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
-from rlm_fsm.price import AdapterPrice, Price
+from rlm_fsm.price import AdapterPrice, Price, PriceTier
 from rlm_fsm.values import ModelResponse, Usage
 
 INSTALL = 'pip install "rlm-fsm[prices]"'
 _SAMPLE_TOKENS = 1_000
-"""Tokens that a list's price is asked for: few, since some models charge more for long prompts."""
+"""Tokens that a list's price of short prompts is asked for."""
 
 
 def prices_of(
@@ -153,12 +153,40 @@ def _url(adapter: Any) -> str:
 
 
 def _listed(adapter: Any, model: str) -> Price | None:
-    """The list's price of an adapter's model, of short prompts."""
-    cost = _by_list(Usage(_SAMPLE_TOKENS, _SAMPLE_TOKENS, 2 * _SAMPLE_TOKENS), model, _url(adapter))
+    """The list's price of an adapter's model, with those of long prompts."""
+    url = _url(adapter)
+    found = _looked_up(Usage(1, 1, 2), model, url)
+    rates = _rates(model, url, _SAMPLE_TOKENS)
+    if found is None or rates is None:
+        return None
+    tiers: list[PriceTier] = []
+    for start in _starts(found.model_price):
+        prompt, completion = _rates(model, url, start + 1) or rates
+        tiers.append(
+            PriceTier(
+                above_tokens=start, prompt_usd_per_mtok=prompt, completion_usd_per_mtok=completion
+            )
+        )
+    return Price(prompt_usd_per_mtok=rates[0], completion_usd_per_mtok=rates[1], tiers=tuple(tiers))
+
+
+def _rates(model: str, url: str, prompt_tokens: int) -> tuple[float, float] | None:
+    """USD for a million tokens sent and generated, with a prompt of so many, by the list."""
+    cost = _by_list(
+        Usage(prompt_tokens, _SAMPLE_TOKENS, prompt_tokens + _SAMPLE_TOKENS), model, url
+    )
     if cost is None:
         return None
-    prompt, completion = (round(part * 1_000_000 / _SAMPLE_TOKENS, 9) for part in cost)
-    return Price(prompt_usd_per_mtok=prompt, completion_usd_per_mtok=completion)
+    return (
+        round(cost[0] * 1_000_000 / prompt_tokens, 9),
+        round(cost[1] * 1_000_000 / _SAMPLE_TOKENS, 9),
+    )
+
+
+def _starts(prices: Any) -> list[int]:
+    """The sizes of prompts from which a model of the list has another price."""
+    tiered = [getattr(part, "tiers", ()) for part in vars(prices).values()]
+    return sorted({int(tier.start) for tiers in tiered for tier in tiers})
 
 
 def _by_list(usage: Usage, model: str, url: str) -> tuple[float, float] | None:

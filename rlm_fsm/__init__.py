@@ -42,7 +42,7 @@ from rlm_fsm.errors import (
 from rlm_fsm.fold import fold, pending, state_at
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
-from rlm_fsm.price import Price
+from rlm_fsm.price import Price, PriceTier
 from rlm_fsm.profile import Profile
 from rlm_fsm.profiles import DSPY, PAPER, PROFILES, PYRLM, RLMS
 from rlm_fsm.reducer import TRANSITIONS, step
@@ -157,6 +157,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Price",
+    "PriceTier",
     "Profile",
     "RLMError",
     "ReplError",

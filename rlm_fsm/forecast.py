@@ -56,8 +56,10 @@ def _judged(
     bills = bills_of(state, adapter)
     reply = expected_reply(bills, call.max_tokens or options.subcall_max_tokens)
     prompt = expected_prompt(bills, asked_bytes + count * utf8_bytes(options.subcall_system))
-    size = Size(prompt + replies * reply, count * reply)
-    tokens, nusd = size.tokens, known_nusd(state, adapter, size)
+    prompt += replies * reply
+    tokens = prompt + count * reply
+    nusd = known_nusd(state, adapter, Size(-(-prompt // max(1, count)), reply))
+    nusd = None if nusd is None else count * nusd
     takes = Need(tokens, nusd or 0)
     exceeded = breach_by_subcalls(options.policy, state.spent, before + count) or breach_by_call(
         options.policy,

@@ -146,13 +146,15 @@ class Machine:
         return self.send(Cancelled(reason="enough"))
 
 
-def replied(effect: CallModel, text: str, tokens: int = 10, **fields: Any) -> ModelReplied:
-    """The reply to a call."""
+def replied(
+    effect: CallModel, text: str, tokens: int = 10, usage: Usage | None = None, **fields: Any
+) -> ModelReplied:
+    """The reply to a call; without a usage, all its tokens are those of the prompt."""
     return ModelReplied(
         frame=effect.frame,
         call_id=effect.call_id,
         text=text,
-        usage=Usage(tokens, 0, tokens),
+        usage=usage or Usage(tokens, 0, tokens),
         **fields,
     )
 

@@ -17,7 +17,7 @@ from rlm_fsm.event import CodePaused, DeadlinePassed, ModelFailed, RunResumed, R
 from rlm_fsm.needs import need
 from rlm_fsm.options import Options
 from rlm_fsm.policy import FREE_HITS, Policy
-from rlm_fsm.price import AdapterPrice, Price
+from rlm_fsm.price import AdapterPrice, Price, PriceTier
 from rlm_fsm.state import Phase, RunState
 from rlm_fsm.values import HostCall, Usage
 
@@ -191,7 +191,7 @@ def test_a_run_of_the_old_rules_stops_when_its_cost_limit_is_reached_and_not_bef
     assert machine.state.limit == "max_cost_usd"
 
 
-@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), True, "1"])
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), 10**400, True, "1"])
 def test_a_price_that_means_nothing_is_refused(bad: Any):
     with pytest.raises(UsageError, match="prompt_usd_per_mtok"):
         Price(prompt_usd_per_mtok=bad, completion_usd_per_mtok=1)
@@ -201,6 +201,59 @@ def test_a_price_charges_less_for_what_was_cached():
     price = Price(prompt_usd_per_mtok=2, completion_usd_per_mtok=8, cached_usd_per_mtok=0.5)
     assert price.cost_usd(Usage(1_000_000, 0, 1_000_000, cached_tokens=500_000)) == 1.25
     assert price.cost_usd(Usage(0, 500_000, 500_000)) == 4
+
+
+def test_a_long_prompt_has_the_price_of_its_tier():
+    """As of models that charge twice as much for a call with more than 200,000 tokens."""
+    tier = PriceTier(above_tokens=1_000, prompt_usd_per_mtok=4, completion_usd_per_mtok=10)
+    price = Price(prompt_usd_per_mtok=2, completion_usd_per_mtok=8, tiers=(tier,))
+    assert price.cost_usd(Usage(1_000, 0, 1_000)) == 0.002
+    assert price.cost_usd(Usage(1_001, 100, 1_101, cached_tokens=1)) == pytest.approx(0.005004)
+    assert price.estimate_nusd(1_000, 100) == 2_800_000
+    assert price.estimate_nusd(2_000, 100) == 9_000_000
+
+
+def test_calls_of_a_tier_are_set_aside_with_its_price_and_forecast_one_by_one():
+    tier = PriceTier(above_tokens=1_000, prompt_usd_per_mtok=4_000, completion_usd_per_mtok=0)
+    price = Price(prompt_usd_per_mtok=1_000, completion_usd_per_mtok=0, tiers=(tier,))
+    prices = tuple(
+        AdapterPrice(adapter=name, model="m", price=price, source="given")
+        for name in ("root", "subcall")
+    )
+    machine = begun(Policy(max_cost_usd=100), prices=prices, subcall_system_prompt="")
+    asked = json.dumps({"calls": 10, "chars": 10 * 2_000, "replies": 0})
+    (resumed,) = machine.pause(asked, kind="forecast")
+    assert json.loads(resumed.outcomes[0].text)["cost_usd"] == 5.0, "500 tokens each"
+    machine.pause("x" * 8_000)
+    assert machine.state.spent.reserved_nusd == 4_000 * 1_000 * 8_100, "they may have 8,100"
+    assert need(machine.state, machine.call()).nusd == 4_000 * 1_000 * 2_000
+
+
+def test_a_provider_that_charges_more_than_by_the_price_is_believed():
+    """Ten calls in flight overshot a limit by all that they cost more than was recorded."""
+    policy = Policy(max_cost_usd=1.0, max_total_tokens=None)
+    machine = begun(policy, prices=priced(0, 1_000), max_concurrent_subcalls=10)
+    machine.pause("a")
+    machine.reply("A", cost_usd=0.03, usage=Usage(10, 10, 20))
+    machine.pause(*(f"p{number}" for number in range(10)))
+    while machine.state.calls:
+        machine.reply("A", sorted(machine.state.calls)[0], cost_usd=0.3, usage=Usage(10, 100, 110))
+    assert (machine.state.spent.cost_usd or 0) <= 1.0 + 0.2
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        [PriceTier(above_tokens=1, prompt_usd_per_mtok=1, completion_usd_per_mtok=1)],
+        (PriceTier(above_tokens=1, prompt_usd_per_mtok=1, completion_usd_per_mtok=1),) * 2,
+        (1,),
+    ],
+)
+def test_tiers_that_mean_nothing_are_refused(tiers: Any):
+    with pytest.raises(UsageError, match="tiers"):
+        Price(prompt_usd_per_mtok=1, completion_usd_per_mtok=1, tiers=tiers)
+    with pytest.raises(UsageError, match="above_tokens"):
+        PriceTier(above_tokens=0, prompt_usd_per_mtok=1, completion_usd_per_mtok=1)
 
 
 def test_going_on_with_longer_prompts_reserves_for_them_and_leaves_nothing_behind():

@@ -218,6 +218,19 @@ def test_the_list_knows_what_a_provider_charges_at_its_own_address() -> None:
     assert cost_of("root", estimated) is None
 
 
+def test_the_list_knows_that_some_models_charge_more_for_long_prompts() -> None:
+    """By its own sums, on both sides of the size from which that holds."""
+    pytest.importorskip("genai_prices")
+    adapter = OpenAICompatAdapter("gpt-5.4", api_key="k")
+    (item,) = pricing.prices_of({"root": adapter}, None)
+    (tier,) = item.price.tiers
+    cost_of = pricing.costs({"root": adapter}, (item,))
+    for prompt in (1_000, tier.above_tokens, tier.above_tokens + 1, 2 * tier.above_tokens):
+        reply = ModelResponse("x", Usage(prompt, 100, prompt + 100), model_id="gpt-5.4")
+        assert item.price.cost_usd(reply.usage) == pytest.approx(cost_of("root", reply))
+    assert tier.prompt_usd_per_mtok > item.price.prompt_usd_per_mtok
+
+
 @pytest.mark.parametrize("url", ["http://localhost:11434/v1", "https://llm.example.org/v1"])
 def test_the_same_name_at_another_address_has_no_price(url: str) -> None:
     adapter = OpenAICompatAdapter("gpt-4o-mini", base_url=url, api_key="")
