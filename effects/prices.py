@@ -11,7 +11,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from effects.calling import CostOf
@@ -185,8 +185,8 @@ def _rates(model: str, url: str, prompt_tokens: int) -> tuple[float, float] | No
 
 def _starts(prices: Any) -> list[int]:
     """The sizes of prompts from which a model of the list has another price."""
-    tiered = [getattr(part, "tiers", ()) for part in vars(prices).values()]
-    return sorted({int(tier.start) for tiers in tiered for tier in tiers})
+    parts = cast(dict[str, Any], vars(prices)).values()
+    return sorted({int(tier.start) for part in parts for tier in getattr(part, "tiers", ())})
 
 
 def _by_list(usage: Usage, model: str, url: str) -> tuple[float, float] | None:

@@ -29,7 +29,7 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import CallId, FrameId, first_of, frame_of
-from rlm_fsm.needs import keeps_to_cost, learned, most, need, takes_a_place, verdict
+from rlm_fsm.needs import breach, keeps_to_cost, learned, most, need, takes_a_place, verdict
 from rlm_fsm.policy import Breach, Need, release, reserve, settle, uncounted
 from rlm_fsm.state import Frame, Pause, Phase, RunState
 from rlm_fsm.values import Outcome, Usage
@@ -107,12 +107,9 @@ def pump(state: RunState) -> Step:
             if first_of(call.call_id) == call.call_id:
                 state = unmade(state, call.frame)
             state, effects = _delivered(state, call.call_id, limit_outcome(judged))
-        elif call.purpose == "compaction":
-            state = evolve(state, queue=rest)
-            effects = (Record(event=no_summary(call, no_room(judged))),)
         else:
             state = evolve(state, queue=rest)
-            effects = (Record(event=limit_reached(call.frame, judged)),)
+            effects = (Record(event=_forbidden(call, judged)),)
         started.extend(effects)
     return state, tuple(started)
 
@@ -162,15 +159,34 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
 
-def reserved_anew(state: RunState) -> RunState:
-    """The state with the reservations of its calls in flight under the options that now hold."""
-    spent = state.spent
-    for name in sorted(state.calls):
+def made_again(state: RunState, names: Iterable[CallId], *, is_judged: bool) -> Step:
+    """Make these calls of a run that stopped once more, as far as its limits allow it now. They go
+    before all that waits; one of the root's own is judged only on demand, since what it needs
+    hasn't changed."""
+    below: list[CallModel] = []
+    effects: list[Effect] = []
+    for name in names:
         call = state.calls[name]
-        below = takes_a_place(call)
-        takes = most(evolve(state, spent=spent), call)
-        spent = reserve(release(spent, name, below_root=below), name, takes, below_root=below)
-    return state if spent is state.spent else evolve(state, spent=spent)
+        takes = takes_a_place(call)
+        state = evolve(
+            state,
+            calls=state.calls.remove(name),
+            in_flight=state.in_flight - takes,
+            spent=release(state.spent, name, below_root=takes),
+        )
+        if takes:
+            below.append(call)
+            continue
+        beyond = breach(state, call) if is_judged else None
+        if beyond is not None:
+            effects.append(Record(event=_forbidden(call, beyond)))
+            continue
+        if call.purpose == "turn":
+            state = evolve(state, spent=evolve(state.spent, steps=state.spent.steps - 1))
+        state, more = start(state, call)
+        effects += more
+    state = evolve(state, queue=state.queue.extendleft(reversed(below)))
+    return then_pump((state, tuple(effects)))
 
 
 def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
@@ -243,6 +259,13 @@ def limit_reached(frame: FrameId, exceeded: Breach) -> LimitReached:
         allowed=exceeded.allowed,
         used=exceeded.used,
     )
+
+
+def _forbidden(call: CallModel, exceeded: Breach) -> HistoryCompacted | LimitReached:
+    """The event of a summary or a turn that a limit forbids."""
+    if call.purpose == "compaction":
+        return no_summary(call, no_room(exceeded))
+    return limit_reached(call.frame, exceeded)
 
 
 def _intent(call: CallModel | CallTool) -> EffectStarted:

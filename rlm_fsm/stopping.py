@@ -5,12 +5,13 @@
    are.
 2. The deadline is the one limit that doesn't wait for a call to be made.
 3. To go on is a row like any other: calls that were in flight are uncertain, what failed is tried
-   again, a limit that was raised gives another turn.
+   again, a limit that was raised gives another turn. A call that is made again is judged again, by
+   the limits that now hold and the bills so far.
 """
 
 from rlm_fsm import calls, frames, tool_calls, verdicts
 from rlm_fsm.calls import Step, put
-from rlm_fsm.effect import Effect, Record
+from rlm_fsm.effect import Record
 from rlm_fsm.event import Cancelled, DeadlinePassed, RunFinished, RunResumed
 from rlm_fsm.evolve import evolve
 from rlm_fsm.state import Frame, Phase, RunState
@@ -66,14 +67,11 @@ def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
     cells = frames.under_way(state)
     state = evolve(state, uncertain=state.uncertain + len(uncertain))
     state, tools = tool_calls.going_on(state, event, before, not_made)
-    models: list[Effect] = []
-    for name in sorted(state.calls):
-        call = state.calls[name]
-        if event.on_uncertain == "retry" or name in not_made:
-            models += calls.announced(call)
-        else:
-            models.append(Record(event=calls.lost(call)))
-    return calls.then_pump((state, (*models, *cells, *tools)))
+    again = [n for n in sorted(state.calls) if event.on_uncertain == "retry" or n in not_made]
+    lost = [Record(event=calls.lost(state.calls[n])) for n in sorted(state.calls) if n not in again]
+    is_same = state.options.policy == before.policy
+    state, models = calls.made_again(state, again, is_judged=not is_same)
+    return state, (*lost, *models, *cells, *tools)
 
 
 def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Step:
@@ -89,7 +87,7 @@ def on_failed_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> S
         return put(state, running), (frames.run_effect(state, running),)
     if cause == "repl" and frame.reading is not None:
         return verdicts.read_variable(state, evolve(frame, phase=Phase.READING), frame.reading)
-    if cause in ("limit", "guard"):
+    if cause in ("limit", "guard") and frame.news:
         return frames.ask(state, evolve(frame, stalled=""))
     return frames.retry(state, frame)
 
@@ -122,4 +120,4 @@ def _going_on(state: RunState, frame: Frame, event: RunResumed) -> RunState:
         not_made=frozenset(),
         uncertain=0 if event.is_fork else state.uncertain,
     )
-    return calls.reserved_anew(put(state, frame))
+    return put(state, frame)

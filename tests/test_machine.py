@@ -55,7 +55,7 @@ from rlm_fsm.history import HEAD
 from rlm_fsm.ids import CallId, RunId, first_of
 from rlm_fsm.needs import takes_a_place
 from rlm_fsm.options import Options
-from rlm_fsm.policy import Policy
+from rlm_fsm.policy import Policy, Spent
 from rlm_fsm.price import NANO_USD, AdapterPrice, Price
 from rlm_fsm.profiles import PAPER, PROFILES
 from rlm_fsm.reducer import TRANSITIONS, step
@@ -191,6 +191,8 @@ class AnySchedule(RuleBasedStateMachine):
         self.outstanding: list[Effect] = []
         self.lowered = False
         """Whether a limit was made smaller than what is spent already: that is legal."""
+        self.spent_before = Spent()
+        """What was spent when the limits were last changed."""
         self.worst_error = 0
         self.beyond_most = 0
         self.worst_error_usd = 0.0
@@ -343,7 +345,7 @@ class AnySchedule(RuleBasedStateMachine):
     def somebody_resumes(self, on_uncertain: str, options: Options | None) -> None:
         """After a crash, a failure, a limit or a cancellation, perhaps with other options."""
         if options is not None:
-            self.lowered = True
+            self.lowered, self.spent_before = True, self.state.spent
         uncertain = len(self.state.under_way)
         before = self.state.uncertain
         self.outstanding = []
@@ -369,8 +371,7 @@ class AnySchedule(RuleBasedStateMachine):
     def the_window_is_kept(self) -> None:
         taking = [call for call in self.state.calls.values() if takes_a_place(call)]
         assert self.state.in_flight == len(taking)
-        if not self.lowered:
-            assert len(taking) <= self.state.options.max_concurrent_subcalls
+        assert len(taking) <= self.state.options.max_concurrent_subcalls
         assert not set(self.state.calls) & {call.call_id for call in self.state.queue}
         if not self.state.is_over:
             assert self.state.in_flight or not self.state.queue, "what waits, waits for a bill"
@@ -410,19 +411,20 @@ class AnySchedule(RuleBasedStateMachine):
     @invariant()
     def limits_are_overshot_by_no_more_than_one_estimates_error(self) -> None:
         """And by what bills exceed even the most that their calls were thought to take."""
-        policy, spent = self.state.options.policy, self.state.spent
-        if self.lowered:
-            return
-        assert spent.steps <= policy.max_steps
-        assert spent.subcalls <= policy.max_subcalls
+        policy, spent, gone = self.state.options.policy, self.state.spent, self.spent_before
+        assert spent.steps <= max(policy.max_steps, gone.steps)
+        assert spent.subcalls <= max(policy.max_subcalls, gone.subcalls)
         over = self.worst_error + self.beyond_most
         if policy.max_total_tokens is not None:
-            assert spent.usage.total_tokens <= policy.max_total_tokens + over
+            allowed = max(policy.max_total_tokens, gone.usage.total_tokens)
+            assert spent.usage.total_tokens <= allowed + over
         if policy.max_subcall_tokens is not None:
-            assert spent.subcall_tokens <= policy.max_subcall_tokens + over
+            allowed = max(policy.max_subcall_tokens, gone.subcall_tokens)
+            assert spent.subcall_tokens <= allowed + over
         if policy.max_cost_usd is not None:
             over_usd = self.worst_error_usd + self.beyond_most_usd
-            assert spent.charged_usd <= policy.max_cost_usd + over_usd + 1e-9
+            allowed_usd = max(policy.max_cost_usd, gone.charged_usd)
+            assert spent.charged_usd <= allowed_usd + over_usd + 1e-9
 
     @invariant()
     def hits_and_calls_are_told_apart(self) -> None:
