@@ -84,7 +84,7 @@ class CombinatorsContract(Driving):
         code = f"try:\n    vote('?', n=3)\nexcept {self.subcall_limit_error} as e:\n    print(e)"
         _, result = self.pauses(code, voter)
         assert result.stdout.splitlines()[1].startswith(
-            "2 of 3 subcalls failed, too many for a vote"
+            "too few replies for a vote: 2 of 3 subcalls failed"
         )
 
     def test_more_than_memory_holds_is_counted_and_refused(self) -> None:
@@ -101,7 +101,7 @@ class CombinatorsContract(Driving):
         code = "print(reduce_tree(['a', 'b', 'c', 'd'], 'q', 2, on_error='return'))"
         _, result = self.pauses(code, down)
         assert result.stdout.splitlines()[1:] == [
-            "reduce_tree: 2 of 2 subcalls failed, the first with: down",
+            "reduce_tree: 2 of 2 subcalls failed, each with: down",
             "[ERROR] down",
         ]
 

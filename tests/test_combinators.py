@@ -219,7 +219,7 @@ def test_failures_do_not_vote_and_the_line_tells_of_them(
     host = voting("!down", "a", "!gone\nfor good", "b", "a")
     assert host.run("vote", "?") == "a"
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told == "vote: 2 for 'a', 1 for 'b' of 5; 2 failed, the first with: down"
+    assert told == "vote: 2 for 'a', 1 for 'b' of 5; 2 failed: 1 with: down; 1 with: gone for good"
     assert voting("!gone\nfor good", "a").run("vote", "?", n=2) == "a"
     assert capsys.readouterr().out.endswith("of 2; 1 failed: gone for good\n")
 
@@ -245,7 +245,7 @@ def test_a_vote_that_a_limit_ended_says_so() -> None:
 
 
 def test_replies_that_are_no_choice_do_not_vote_and_without_any_vote_it_raises() -> None:
-    with pytest.raises(SubcallError, match="none of 1 replies can be counted: 'maybe'"):
+    with pytest.raises(SubcallError, match="none of 1 reply can be counted: 'maybe'"):
         voting("maybe").run("vote", "?", n=1, choices=["yes", "no"])
     with pytest.raises(SubcallError, match="none of 2 replies can be counted: 'maybe'") as caught:
         voting("!down", "maybe", "hm", "!down").run("vote", "?", n=4, choices=["yes", "no"])

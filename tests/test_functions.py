@@ -163,7 +163,9 @@ def test_llm_batch_is_always_parallel_and_chunks_are_when_told() -> None:
 
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_failure_in_a_batch_raises_with_the_answers_that_came(name: str) -> None:
-    with pytest.raises(SubcallError, match=r"2 of 4 subcalls failed, the first with: no b\.") as e:
+    with pytest.raises(
+        SubcallError, match=r"2 of 4 subcalls failed: 1 with: no b; 1 with: no d\."
+    ) as e:
         failing("b", "d").run(name, ["a", "b", "c", "d"])
     assert e.value.results == ["a", None, "c", None]
     assert type(e.value) is SubcallError

@@ -140,12 +140,17 @@ def failing(*places: int, reply: str = "fine") -> Callable[[Ask], list[Answer]]:
 @pytest.mark.parametrize(
     ("host", "texts", "result", "told"),
     [
-        (failing(1, 2), "abcd", "[ERROR] down 1", "2 of 2 subcalls failed, the first with: down 1"),
+        (
+            failing(1, 2),
+            "abcd",
+            "[ERROR] down 1",
+            "2 of 2 subcalls failed: 1 with: down 1; 1 with: down 2",
+        ),
         (failing(1), "abcd", "fine", "1 of 2 subcalls failed: down 1"),
         (failing(3), "abcd", "[ERROR] down 3", "1 of 3 subcalls failed: down 3"),
-        (failing(1), "ab", "[ERROR] down 1", "1 of 1 subcalls failed: down 1"),
+        (failing(1), "ab", "[ERROR] down 1", "1 of 1 subcall failed: down 1"),
         (failing(1, reply="NO_ANSWER"), "abcd", "NO_ANSWER", "1 of 2 subcalls failed: down 1"),
-        (failing(reply="NO_ANSWER"), "abcd", "NO_ANSWER", "at most about 1 tokens"),
+        (failing(reply="NO_ANSWER"), "abcd", "NO_ANSWER", "at most about 1 token"),
         (failing(), ["[ERROR] gone", " ", "[ERROR] down"], "[ERROR] gone", None),
         (failing(), ["[ERROR] gone", "no_answer."], "NO_ANSWER", None),
     ],
@@ -168,7 +173,7 @@ def test_items_whose_call_failed_are_told_of(capsys: pytest.CaptureFixture[str])
     program = PROGRAMS["classify_all"](["a", "b", "c"], ["fine", "bad"], **options)
     assert drive(program, failing(2, 3)) == ["fine", None, None]
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "classify_all: 2 of 3 subcalls failed, the first with: down 2",
+        "classify_all: 2 of 3 subcalls failed: 1 with: down 2; 1 with: down 3",
         "classify_all: 2 of 3 items got no label (None)",
     ]
 

@@ -20,12 +20,13 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _arguments, _functions, _labels, _sizes
+    from effects.repls import _arguments, _functions, _labels, _sizes, _words
 else:
     import _arguments
     import _functions
     import _labels
     import _sizes
+    import _words
 
 FAN_IN = 8
 """Texts that one subcall of `reduce_tree` puts together."""
@@ -154,8 +155,8 @@ def classify_all(
     yield from _tell_failures("classify_all", replies)
     missing = sum(text not in found for text in texts)
     if missing:
-        told = f"classify_all: {missing:,} of {len(texts):,} items got no label (None)"
-        yield _functions.Ask([], False, told)
+        told = f"{missing:,} of {_words.counted(len(texts), 'item')} got no label (None)"
+        yield _functions.Ask([], False, f"classify_all: {told}")
     return [found.get(text) for text in texts]
 
 
@@ -188,17 +189,17 @@ def vote(
     answers = yield _functions.Ask(calls, True, line)
     given = [reply for kind, reply in answers if kind == "text"]
     results = [reply if kind == "text" else None for kind, reply in answers]
-    failures = _failures(answers)
     if len(given) < n / 2:
-        told = f"{n - len(given)} of {n} subcalls failed, too many for a vote{failures}"
+        told = f"too few replies for a vote: {_words.failed(answers)}"
         is_limit = any(kind == "limit" for kind, _ in answers)
         raise _functions._ERRORS["limit" if is_limit else "error"](told, results)
     counted = _tally(given, allowed)
     if not counted:
-        told = f"none of {len(given)} replies can be counted: {given[0][:200]!r}"
+        told = f"none of {_words.counted(len(given), 'reply', 'replies')} can be counted"
+        told = f"{told}: {given[0][:200]!r}"
         raise _functions.SubcallError(told, results)
     told = ", ".join(f"{count} for {reply[:60]!r}" for reply, count in counted[:4])
-    failed = f"; {n - len(given)} failed{failures}" if failures else ""
+    failed = f"; {n - len(given):,} failed{_words.reasons(answers)}" if len(given) < n else ""
     yield _functions.Ask([], False, f"vote: {told} of {n}{failed}")
     return counted[0][0]
 
@@ -255,11 +256,11 @@ def _forecast(
         raise _functions.SubcallError(f"{fn}: {text}")
     _sizes.check(fn, plan.calls, max(plan.chars, plan.built))
     told = json.loads(text)
-    cost = "" if told["cost_usd"] is None else f", ${told['cost_usd']:.4f}"
+    cost = "" if told["cost_usd"] is None else f", {_words.usd(told['cost_usd'])}"
     is_tree = plan.levels > 1
     at_most, plural = ("at most ", f" in {plan.levels} levels") if is_tree else ("", "")
-    calls = f"{plan.calls:,} subcall{'' if plan.calls == 1 else 's'}"
-    return f"{fn}: {at_most}{calls}{plural}, at most about {told['tokens']:,} tokens{cost}"
+    calls, tokens = _words.counted(plan.calls, "subcall"), _words.counted(told["tokens"], "token")
+    return f"{fn}: {at_most}{calls}{plural}, at most about {tokens}{cost}"
 
 
 def _chars(head: int, mark: str, sizes: Iterable[int]) -> int:
@@ -278,17 +279,10 @@ def _tell_failures(
     fn: str, replies: Sequence[str]
 ) -> Generator["_functions.Ask", "list[_functions.Answer]", None]:
     """Print how many of the replies are failures, if any."""
-    failed = [("error", reply[len(_functions.ERROR_MARK) :]) for reply in replies if _failed(reply)]
-    if failed:
-        told = f"{fn}: {len(failed):,} of {len(replies):,} subcalls failed{_failures(failed)}"
-        yield _functions.Ask([], False, told)
-
-
-def _failures(answers: "Sequence[_functions.Answer]") -> str:
-    """What the calls that failed ended with: the end of a sentence, in one line; empty for none."""
-    failed = [" ".join(text.split())[:200] for kind, text in answers if kind != "text"]
-    first = ", the first with" if failed[1:] else ""
-    return f"{first}: {failed[0]}" if failed else ""
+    mark = _functions.ERROR_MARK
+    answers = [("error", r[len(mark) :]) if _failed(r) else ("text", r) for r in replies]
+    if any(kind == "error" for kind, _ in answers):
+        yield _functions.Ask([], False, f"{fn}: {_words.failed(answers)}")
 
 
 # -- trees

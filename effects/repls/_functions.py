@@ -19,11 +19,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _arguments, _schemas, _sizes
+    from effects.repls import _arguments, _schemas, _sizes, _words
 else:
     import _arguments
     import _schemas
     import _sizes
+    import _words
 
 ERROR_MARK = "[ERROR] "
 """What a failed subcall's text begins with under ``on_error="return"``."""
@@ -372,13 +373,12 @@ def _many(
     answers = yield Ask(calls, parallel)
     if len(answers) != len(calls):
         raise RuntimeError(f"{len(calls)} subcalls were asked, {len(answers)} answers came")
-    failed = [(kind, text) for kind, text in answers if kind != "text"]
-    is_limit = any(kind == "limit" for kind, _ in failed)
-    if failed and (not style or (on_error is None and is_limit)):
-        raise _ERRORS["limit" if is_limit else "error"](
-            f"{len(failed)} of {len(calls)} subcalls failed, the first with: {failed[0][1]}. "
-            "The other answers are in the exception's .results; "
-            f'on_error="return" gives texts that begin with {ERROR_MARK.strip()} instead.',
+    kinds = {kind for kind, _ in answers}
+    if kinds - {"text"} and (not style or (on_error is None and "limit" in kinds)):
+        there = "The other answers are in the exception's .results; " if "text" in kinds else ""
+        raise _ERRORS["limit" if "limit" in kinds else "error"](
+            f'{_words.failed(answers)}. {there}on_error="return" gives texts that begin with '
+            f"{ERROR_MARK.strip()} instead.",
             [read(text) if kind == "text" else None for kind, text in answers],
         )
     return [

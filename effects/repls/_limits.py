@@ -19,7 +19,12 @@ import resource
 import sys
 from collections.abc import Callable
 from time import perf_counter  # taken before `_fixed` puts another one in its place
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from effects.repls import _words
+else:
+    import _words
 
 TICK_S = 0.1
 """Seconds between two reminders that the time is up."""
@@ -159,7 +164,7 @@ class Guard:
 
     def _timeout(self) -> CellTimeout:
         return CellTimeout(
-            f"the cell was stopped after {self._limit_s:g} s of computing, its limit. "
+            f"the cell was stopped after {_words.number(self._limit_s)} s of computing, its limit. "
             "Variables set so far are kept; do the work in smaller pieces."
         )
 

@@ -36,6 +36,7 @@ from effects.repls._monty_shims import SHIMS
 from effects.repls._monty_values import CtxPolicy, Output, encodable, utf8_bytes
 from effects.repls._monty_worker import Snapshot, Worker, room_bytes
 from effects.repls._text import TextView
+from effects.repls._words import seconds
 from effects.repls.base import Answer, Paused, ReplSettings, ReplUnavailable, SnapshotRefused
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import CodeError, CodeResult, GivenFinal, Message, ReadResult, Variable
@@ -51,7 +52,7 @@ def {READ}(value, most):
 {_monty_plain.SOURCE}
 {ERRORS}"""
 _SHIMS = "\n".join(shim.source for shim in SHIMS.values())
-_TIMEOUT = "the cell computed for more than {:g} seconds and was stopped"
+_TIMEOUT = "the cell computed for more than {} and was stopped"
 _MEMORY = "the cell needed more than {:,.0f} MiB of memory"
 _TOO_LONG = "{} has {} characters, more than the {} that can be handed over: make it shorter"
 
@@ -316,7 +317,7 @@ class Session:
         if isinstance(failure, MontyRuntimeError | MontySyntaxError):
             message = failure.display("msg")
             if message.startswith(TIME_LIMIT):
-                return self._lost("CellTimeout", _TIMEOUT.format(limits.cell_timeout_s))
+                return self._lost("CellTimeout", _TIMEOUT.format(seconds(limits.cell_timeout_s)))
             if message.startswith(MEMORY_LIMITS):
                 return self._lost("MemoryError", _MEMORY.format(limits.memory_bytes / (1 << 20)))
             self.is_lost = self.is_lost or self._calls.is_stuck
@@ -324,7 +325,7 @@ class Session:
         if isinstance(failure, TimeUp) or (
             isinstance(failure, MontyCrashedError) and failure.timed_out
         ):
-            return self._lost("CellTimeout", _TIMEOUT.format(limits.cell_timeout_s))
+            return self._lost("CellTimeout", _TIMEOUT.format(seconds(limits.cell_timeout_s)))
         return self._lost("ReplDied", f"the sandbox's process ended: {failure}")
 
     def _lost(self, kind: str, message: str) -> CodeError:

@@ -25,6 +25,7 @@ from effects.repls._pool import POOL
 from effects.repls._process import Child, Lost
 from effects.repls._sealed import ContextSource, Sealed, sealed
 from effects.repls._spawning import Started
+from effects.repls._words import number
 from effects.repls.base import Paused, ReplSettings, ReplUnavailable
 from effects.sandbox.report import Report
 from rlm_fsm.errors import UsageError
@@ -247,8 +248,8 @@ def _lost_result(lost: Lost, limit_s: float) -> CodeResult:
     message = lost.message
     if lost.kind == "CellTimeout":
         message = (
-            f"the cell did not stop at its limit of {limit_s:g} s of computing, so its process "
-            "was ended"
+            f"the cell did not stop at its limit of {number(limit_s)} s of computing, so its "
+            "process was ended"
         )
     error = CodeError(kind=lost.kind, message=message, traceback=f"{lost.kind}: {message}")
     return CodeResult(error=error, repl_lost=True)
