@@ -4,21 +4,25 @@ The line is told with a turn, and only of limits that matter: those that a calle
 have them (cost, seconds, tokens of subcalls), and the others once half of them is gone or little
 was allowed. Turns are told by the profile's own messages.
 
-What is set aside for calls in flight counts as gone.
+What is set aside for calls in flight counts as gone, and to code also what is kept for the root's
+last call (`needs`): its calls can't have that.
 """
 
 import json
 
+from rlm_fsm.needs import room
+from rlm_fsm.numbers import number, seconds, usd
+from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, RunState
 
 LINE = "(Left of the budget: {}.)"
 """The line; the parts are joined by commas."""
 SUBCALLS, TOKENS, SUBCALL_TOKENS, COST, SECONDS = (
-    "{left:,} of {allowed:,} subcalls",
-    "{left:,} of {allowed:,} tokens",
-    "{left:,} of {allowed:,} tokens of subcalls",
-    "${left:,.4f} of ${allowed:,.4f}",
-    "{left:,.0f} of {allowed:,.0f} seconds",
+    "{left} of {allowed} subcalls",
+    "{left} of {allowed} tokens",
+    "{left} of {allowed} tokens of subcalls",
+    "{left} of {allowed}",
+    "{left} of {allowed} seconds",
 )
 """Its parts."""
 FEW_SUBCALLS = 20
@@ -30,13 +34,13 @@ def left(state: RunState, frame: Frame) -> dict[str, float | None]:
 
     None where there is no limit. Steps are the frame's own; all else is the tree's.
     """
-    policy, spent = state.options.policy, state.spent
+    policy, spent, kept = state.options.policy, state.spent, room(state)
     return {
         "steps": max(0, frame.turns_left),
         "subcalls": _left(policy.max_subcalls, spent.subcalls),
-        "tokens": _left(policy.max_total_tokens, spent.taken_tokens),
+        "tokens": _left(policy.max_total_tokens, spent.taken_tokens + kept.tokens),
         "subcall_tokens": _left(policy.max_subcall_tokens, spent.taken_subcall_tokens),
-        "cost_usd": _left(policy.max_cost_usd, spent.taken_usd),
+        "cost_usd": _left(policy.max_cost_usd, spent.taken_usd + kept.nusd / NANO_USD),
         "seconds": _left(policy.max_seconds, spent.seconds),
     }
 
@@ -50,16 +54,17 @@ def line(state: RunState, frame: Frame) -> str:
     """The line for the frame's next turn; empty when no limit matters."""
     policy, spent = state.options.policy, state.spent
     told: list[str] = []
-    for words, allowed, used, always in (
-        (SUBCALLS, policy.max_subcalls, spent.subcalls, policy.max_subcalls <= FEW_SUBCALLS),
-        (TOKENS, policy.max_total_tokens, spent.taken_tokens, False),
-        (SUBCALL_TOKENS, policy.max_subcall_tokens, spent.taken_subcall_tokens, True),
-        (COST, policy.max_cost_usd, spent.taken_usd, True),
-        (SECONDS, policy.max_seconds, spent.seconds, True),
+    few = policy.max_subcalls <= FEW_SUBCALLS
+    for words, told_as, allowed, used, always in (
+        (SUBCALLS, number, policy.max_subcalls, spent.subcalls, few),
+        (TOKENS, number, policy.max_total_tokens, spent.taken_tokens, False),
+        (SUBCALL_TOKENS, number, policy.max_subcall_tokens, spent.taken_subcall_tokens, True),
+        (COST, usd, policy.max_cost_usd, spent.taken_usd, True),
+        (SECONDS, seconds, policy.max_seconds, spent.seconds, True),
     ):
         rest = _left(allowed, used)
         if allowed is not None and rest is not None and (always or rest * 2 <= allowed):
-            told.append(words.format(left=rest, allowed=allowed))
+            told.append(words.format(left=told_as(rest), allowed=told_as(allowed)))
     return LINE.format(", ".join(told)) if told else ""
 
 

@@ -29,7 +29,15 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import CallId, FrameId, first_of, frame_of
-from rlm_fsm.needs import breach, keeps_to_cost, learned, most, need, takes_a_place, verdict
+from rlm_fsm.needs import (
+    breach,
+    keeps_to_cost,
+    learned,
+    most,
+    takes_a_place,
+    untold_nusd,
+    verdict,
+)
 from rlm_fsm.policy import Breach, Need, release, reserve, settle, uncounted
 from rlm_fsm.state import Frame, Pause, Phase, RunState
 from rlm_fsm.values import Outcome, Usage
@@ -151,8 +159,9 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         unpriced=is_unknown,
         cache_hit=replied is not None and replied.cache_hit,
     )
-    if is_unknown and keeps_to_cost(state):
-        spent = evolve(spent, unknown_nusd=spent.unknown_nusd + need(state, call).nusd)
+    if replied is not None and is_unknown and keeps_to_cost(state):
+        untold = untold_nusd(state, call, replied.usage)
+        spent = evolve(spent, unknown_nusd=spent.unknown_nusd + untold)
     if replied is not None and not replied.cache_hit:
         spent = learned(state, spent, call, replied)
     calls = state.calls.remove(event.call_id)

@@ -14,6 +14,7 @@ from typing import Any, cast
 from rlm_fsm.bills import Size, expected_prompt, expected_reply
 from rlm_fsm.ids import CallId
 from rlm_fsm.needs import bills_of, known_nusd, room
+from rlm_fsm.numbers import counted, usd
 from rlm_fsm.policy import NOTHING, Need, breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
@@ -69,9 +70,12 @@ def _judged(
         room=room(state),
     )
     if exceeded is not None:
-        cost = "" if nusd is None else f", ${nusd / NANO_USD:.4f}"
-        all_of = f"{count:,} subcalls take at most about {tokens:,} tokens{cost}"
-        more = f", {before:,} others are about to be asked" if before else ""
+        cost = "" if nusd is None else f", {usd(nusd / NANO_USD)}"
+        take = "takes" if count == 1 else "take"
+        all_of = (
+            f"{counted(count, 'subcall')} {take} at most about {counted(tokens, 'token')}{cost}"
+        )
+        more = f", {counted(before, 'other')} about to be asked" if before else ""
         no_room = f"{all_of}{more}, and the limit {exceeded} leaves no room for them"
         return Outcome("limit", no_room), 0, NOTHING
     cost_usd = None if nusd is None else round(nusd / NANO_USD, 6)

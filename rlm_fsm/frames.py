@@ -237,7 +237,8 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     frame = evolve(frame, host_calls=frame.host_calls + len(asked))
     exceeded = breach_by_subcalls(state.options.policy, state.spent, len(unique))
     if exceeded is not None:
-        message = f"the limit {exceeded} leaves no room for these {len(unique)} calls"
+        these = "this call" if len(unique) == 1 else f"these {len(unique):,} calls"
+        message = f"the limit {exceeded} leaves no room for {these}"
         known |= dict.fromkeys(unique, Outcome("limit", message))
         unique = {}
     if not unique and not tools:

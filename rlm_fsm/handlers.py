@@ -26,6 +26,7 @@ from rlm_fsm.event import (
 )
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT
+from rlm_fsm.numbers import number
 from rlm_fsm.profile import Profile
 from rlm_fsm.reply import TextAnswer, VariableAnswer, parse, visible
 from rlm_fsm.shown import render
@@ -139,7 +140,7 @@ def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) 
             frame.best,
             status="failed",
             limit=event.limit,
-            error=f"the limit {event.limit} ({event.allowed:g}) is reached",
+            error=f"the limit {event.limit} ({number(event.allowed)}) is reached",
             cause="limit",
         )
     if frame.id != ROOT and event.limit != "recursive_subcall_max_steps":

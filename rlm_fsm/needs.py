@@ -20,7 +20,7 @@ from rlm_fsm.ids import ROOT
 from rlm_fsm.policy import NOTHING, Breach, Need, Spent, breach_by_call, fits_beside, reached
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
-from rlm_fsm.values import utf8_bytes
+from rlm_fsm.values import Usage, utf8_bytes
 
 
 def takes_a_place(call: CallModel) -> bool:
@@ -100,6 +100,15 @@ def known_nusd(state: RunState, adapter: str, size: Size) -> int | None:
     return size.nusd(priced.price)
 
 
+def untold_nusd(state: RunState, call: CallModel, usage: Usage) -> int:
+    """What a reply is expected to have cost that nobody has told the cost of, in nano-dollars: for
+    the tokens that it is said or estimated to have had, or else for all that were expected."""
+    if not usage.total_tokens:
+        return need(state, call).nusd
+    size = Size(usage.prompt_tokens, usage.total_tokens - usage.prompt_tokens)
+    return _expected_nusd(state, call.adapter, size)
+
+
 def keeps_to_cost(state: RunState) -> bool:
     """Whether cost is set aside for calls."""
     return state.options.policy.max_cost_usd is not None and state.options.rules >= 2
@@ -125,8 +134,17 @@ def learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplie
 
 def _expected(state: RunState, adapter: str, prompt_bytes: int, max_tokens: int) -> Need:
     size = expected(bills_of(state, adapter), prompt_bytes, max_tokens)
-    keeps = keeps_to_cost(state)
-    return Need(size.tokens, (known_nusd(state, adapter, size) or 0) if keeps else 0)
+    return Need(size.tokens, _expected_nusd(state, adapter, size) if keeps_to_cost(state) else 0)
+
+
+def _expected_nusd(state: RunState, adapter: str, size: Size) -> int:
+    """What tokens of an adapter are expected to cost: where nothing is known of it, as much as
+    those of the cheapest of the others; 0 without any idea."""
+    known = known_nusd(state, adapter, size)
+    if known is not None:
+        return known
+    costs = [bills.expected_nusd(size) for bills in state.spent.bills.values()]
+    return min((nusd for nusd in costs if nusd is not None), default=0)
 
 
 def _bytes(state: RunState, call: CallModel) -> int:

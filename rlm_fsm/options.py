@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import cast
 
 from rlm_fsm.errors import UsageError
+from rlm_fsm.numbers import LARGEST
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import AdapterPrice
 from rlm_fsm.profile import Profile
@@ -135,6 +136,8 @@ class Options:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UsageError(f"{name}={value!r}: give a whole number, {least} or more")
+            if value > LARGEST:
+                raise UsageError(f"{name}: give a whole number up to 2**53")
         _check_compaction(self)
         if self.auto_finalize_var is not None and not self.auto_finalize_var.isidentifier():
             raise UsageError(

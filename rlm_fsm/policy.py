@@ -34,6 +34,7 @@ from rlm_fsm.bills import Bills
 from rlm_fsm.errors import UsageError
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import CallId
+from rlm_fsm.numbers import LARGEST, number
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.values import Usage
 
@@ -80,15 +81,22 @@ class Policy:
             elif (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
-                or not value >= 0
+                or not 0 <= value <= LARGEST
                 or (item.name in _WHOLE and not isinstance(value, int))
             ):
-                kind = "a whole number" if item.name in _WHOLE else "a number"
-                raise UsageError(f"Policy({item.name}={value!r}): give {kind}, 0 or more")
+                raise UsageError(_meaningless(item.name, value))
 
 
 _REQUIRED = frozenset({"max_steps", "max_subcalls", "max_recursion_depth"})
 _WHOLE = _REQUIRED | {"max_total_tokens", "max_subcall_tokens"}
+
+
+def _meaningless(name: str, value: object) -> str:
+    kind = "a whole number" if name in _WHOLE else "a number"
+    told = f"Policy({name}={str(value)[:40]}): give {kind}, 0 or more"
+    if not isinstance(value, int | float) or not value > LARGEST:
+        return told
+    return f"{told}, up to 2**53" + ("" if name in _REQUIRED else "; None means no limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +180,7 @@ class Breach:
     """What would be used with the call, estimates included."""
 
     def __str__(self) -> str:
-        return f"{self.limit}: {_number(self.used)} of {_number(self.allowed)}"
+        return f"{self.limit}: {number(self.used)} of {number(self.allowed)}"
 
 
 def reserve(
@@ -293,7 +301,3 @@ def breach_by_subcalls(policy: Policy, spent: Spent, count: int) -> Breach | Non
     if used > policy.max_subcalls:
         return Breach(limit="max_subcalls", allowed=policy.max_subcalls, used=used)
     return None
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

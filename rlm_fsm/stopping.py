@@ -14,6 +14,7 @@ from rlm_fsm.calls import Step, put
 from rlm_fsm.effect import Record
 from rlm_fsm.event import Cancelled, DeadlinePassed, RunFinished, RunResumed
 from rlm_fsm.evolve import evolve
+from rlm_fsm.numbers import number
 from rlm_fsm.state import Frame, Phase, RunState
 
 # -- the end --------------------------------------------------------------------------------------
@@ -31,7 +32,7 @@ def on_live_deadline_passed(state: RunState, frame: Frame, event: DeadlinePassed
     policy = state.options.policy
     ended = RunFinished(status="partial", output=frame.best, limit="max_seconds")
     if policy.on_limit == "raise":
-        error = f"the limit max_seconds ({policy.max_seconds:g}) is reached"
+        error = f"the limit max_seconds ({number(policy.max_seconds or 0)}) is reached"
         ended = RunFinished(
             status="failed", output=frame.best, limit="max_seconds", error=error, cause="limit"
         )

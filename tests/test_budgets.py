@@ -14,7 +14,8 @@ from rlm_fsm.budget_line import left
 from rlm_fsm.effect import ResumeCode
 from rlm_fsm.errors import IllegalEvent, UsageError
 from rlm_fsm.event import CodePaused, DeadlinePassed, ModelFailed, RunResumed, RunStarted
-from rlm_fsm.needs import need
+from rlm_fsm.needs import need, room
+from rlm_fsm.numbers import number
 from rlm_fsm.options import Options
 from rlm_fsm.policy import FREE_HITS, Policy
 from rlm_fsm.price import AdapterPrice, Price, PriceTier
@@ -168,11 +169,30 @@ def test_a_reply_of_unknown_cost_counts_with_its_estimate_and_is_told_as_no_cost
     policy = Policy(max_cost_usd=0.25)
     machine = begun(policy, prices=priced(0, 1_000))
     machine.pause("a")
-    machine.reply("A")
+    machine.reply("A", usage=Usage())
     spent = machine.state.spent
     assert (spent.cost_usd, spent.unpriced_calls, spent.unknown_nusd) == (0.0, 1, 100_000_000)
     assert spent.reserved_nusd == 0
-    assert left(machine.state, machine.frame())["cost_usd"] == 0.15
+    assert left(machine.state, machine.frame())["cost_usd"] == 0.149, "0.001 are for the answer"
+
+
+def test_a_reply_of_unknown_cost_counts_with_the_tokens_that_it_is_thought_to_have():
+    """As of a server that reports no usage, and a model whose price was given."""
+    machine = begun(Policy(max_cost_usd=0.25), prices=priced(0, 1_000))
+    machine.pause("a")
+    machine.reply("A", usage=Usage(10, 3, 13, estimated=True))
+    spent = machine.state.spent
+    assert (spent.cost_usd, spent.unpriced_calls, spent.unknown_nusd) == (0.0, 1, 3_000_000)
+
+
+def test_an_adapter_that_tells_no_cost_counts_with_what_the_others_charge():
+    """It said that it would (`reports_cost`), and there is nothing else to go by."""
+    machine = Machine()
+    machine.start(policy=Policy(max_cost_usd=1), max_tokens=1, subcall_system_prompt="")
+    machine.reply(code("x"), cost_usd=0.01, usage=Usage(900, 100, 1_000))
+    machine.pause("a")
+    machine.reply("A", usage=Usage(10, 100, 110))
+    assert machine.state.spent.unknown_nusd == 1_100_000, "0.00001 USD a token"
 
 
 def test_without_a_cost_limit_nothing_is_set_aside():
@@ -398,13 +418,15 @@ def ask_budget(machine: Machine, *prompts: str, frame: str = "0") -> tuple:
 
 
 def test_budget_is_answered_at_once_and_costs_nothing():
-    policy = Policy(max_steps=9, max_subcalls=7, max_total_tokens=1_000, max_seconds=60)
+    policy = Policy(max_steps=9, max_subcalls=7, max_total_tokens=5_000, max_seconds=60)
     machine = begun(policy)
+    kept = room(machine.state).tokens
+    assert kept > 1_000
     (resumed,) = ask_budget(machine)
     assert json.loads(resumed.outcomes[0].text) == {
         "steps": 8,
         "subcalls": 7,
-        "tokens": 990,
+        "tokens": 4_990 - kept,
         "subcall_tokens": None,
         "cost_usd": None,
         "seconds": 57.5,
@@ -606,3 +628,38 @@ def test_options_of_a_run_are_those_of_its_first_event():
     machine.send(RunStarted(query="q", context=TEXT, options=options))
     assert machine.state.options.price_of("subcall") == options.prices[1]
     assert machine.state.options.price_of("other") is None
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [float("inf"), 10**400, 2.0**60])
+def test_a_limit_beyond_all_numbers_is_refused_and_no_limit_named(bad: Any):
+    with pytest.raises(UsageError, match=r"Policy\(max_cost_usd=.*None means no limit"):
+        Policy(max_cost_usd=bad)
+    with pytest.raises(UsageError, match=r"Policy\(max_total_tokens="):
+        Policy(max_total_tokens=bad)
+    with pytest.raises(UsageError, match="max_tokens"):
+        Options(max_tokens=bad)
+
+
+def test_what_is_left_of_little_is_told_as_little():
+    machine = begun(Policy(max_cost_usd=0.00005, max_seconds=0.4), tell_budget=True)
+    machine.ran("clue")
+    machine.cancel()
+    line = machine.frame().messages[-1].content
+    assert "under $0.0001 of under $0.0001, 0.4 of 0.4 seconds" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0, "0"),
+        (1_000_000.0, "1,000,000"),
+        (1234567.5, "1,234,567.5"),
+        (0.4, "0.4"),
+        (12.34567, "12.35"),
+    ],
+)
+def test_numbers_have_no_exponents(value: float, told: str):
+    assert number(value) == told
