@@ -15,7 +15,7 @@ from rlm_fsm.effect import ResumeCode
 from rlm_fsm.errors import IllegalEvent, UsageError
 from rlm_fsm.event import CodePaused, DeadlinePassed, ModelFailed, RunResumed, RunStarted
 from rlm_fsm.needs import need, room
-from rlm_fsm.numbers import number
+from rlm_fsm.numbers import number as told_as
 from rlm_fsm.options import Options
 from rlm_fsm.policy import FREE_HITS, Policy
 from rlm_fsm.price import AdapterPrice, Price, PriceTier
@@ -662,4 +662,4 @@ def test_what_is_left_of_little_is_told_as_little():
     ],
 )
 def test_numbers_have_no_exponents(value: float, told: str):
-    assert number(value) == told
+    assert told_as(value) == told
