@@ -1,6 +1,7 @@
 """Events -> `Trace`: the steps that a person reads. A projection of the log, nothing more.
 
-Which event becomes which step (a sub-run's own steps have ``sub_`` before their kind):
+Which event becomes which step (turns, cells and calls of a sub-run have ``sub_`` before their kind,
+its other steps the kinds of the root's):
 
 | event | step |
 |---|---|
@@ -64,6 +65,8 @@ __all__ = ["PROMPT_CHARS", "Trace", "TraceStep", "trace"]
 
 PROMPT_CHARS = 2_000
 """Characters of a prompt that a step shows: a screenful or two."""
+_KINDS_OF_SUB_RUNS = ("root_call", "repl_exec", "subcall")
+"""These have a name of their own in sub-runs. (The seed runtime's names.)"""
 
 
 def trace(events: Iterable[Event], *, run_id: str = "") -> Trace:
@@ -99,7 +102,7 @@ class _Frame:
 
     def step(self, kind: str) -> TraceStep:
         """A step of the frame's own; `step_id` comes last."""
-        own = kind if self.id == ROOT or kind == "guard" else "sub_" + kind
+        own = "sub_" + kind if self.id != ROOT and kind in _KINDS_OF_SUB_RUNS else kind
         return TraceStep(kind=own, depth=depth_of(self.id), frame=self.id)
 
 

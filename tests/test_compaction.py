@@ -533,7 +533,7 @@ def test_the_conversation_of_a_sub_run_is_summed_up_too(backend: str, path: Path
         **ROOM,
     )
     assert (result.status, result.output) == ("finished", "19 of them")
-    steps = [step for step in result.trace if step.kind == "sub_compaction"]
+    steps = [step for step in result.trace if step.kind == "compaction"]
     assert result.usage.compactions == len(steps) >= 1
     assert {(step.frame, step.depth, step.output) for step in steps} == {
         ("0.1", 1, "Eight were to be printed.")

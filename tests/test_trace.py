@@ -14,6 +14,7 @@ from rlm_fsm.event import (
     EffectStarted,
     Event,
     GuardTripped,
+    HistoryCompacted,
     LimitReached,
     ModelFailed,
     ModelReplied,
@@ -361,6 +362,30 @@ def test_refusals_limits_and_the_end_by_a_person_are_guards() -> None:
     ]
     turns = [step.prompt_summary for step in found if step.kind == "root_call"]
     assert turns == ["Who?", "Write code.", "output of 0.c1\nlimit reached: max_total_tokens"]
+
+
+def test_what_befalls_a_sub_run_has_the_kind_that_it_has_in_the_root() -> None:
+    found = trace(
+        [
+            started(),
+            replied("0.m1", "ask('who?', P)"),
+            paused("0.c1", "who?"),
+            replied("0.1.m1", "print(P)", CHILD),
+            executed("0.1.c1", "text", CHILD),
+            replied("0.1.s1", "Read.", CHILD),
+            HistoryCompacted(frame=CHILD, call_id=CallId("0.1.s1"), messages=2),
+            replied("0.1.m2", "Hm.", CHILD),
+            GuardTripped(frame=CHILD, guard="no_code", reason="Write code."),
+            HistoryCompacted(frame=CHILD, call_id=CallId("0.1.s2"), failure="no budget"),
+        ]
+    )
+    assert [(step.kind, step.depth, step.frame) for step in found][3:] == [
+        ("sub_repl_exec", 1, "0.1"),
+        ("compaction", 1, "0.1"),
+        ("sub_root_call", 1, "0.1"),
+        ("guard", 1, "0.1"),
+        ("compaction", 1, "0.1"),
+    ]
 
 
 def test_a_session_that_could_not_be_had_is_a_cell_with_an_error() -> None:

@@ -109,7 +109,7 @@ def _step(step: TraceStep, turn: int, full: bool) -> Iterator[RenderableType]:
                 yield blocks.error(step.error, first=first, last=last)
         case "tool" | "approval":
             yield from _of_tool(step, full)
-        case "compaction":
+        case "compaction" if step.depth == 0:
             facts = " · ".join(filter(None, (step.prompt_summary, _facts(step))))
             yield blocks.aside(f"history · {facts}")
             if step.error:
