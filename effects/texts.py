@@ -31,7 +31,8 @@ class Texts:
         """Keep the prompts of host calls."""
         if isinstance(event, CodePaused):
             for call in event.calls:
-                self._prompts[text_hash(call.prompt)] = call.prompt
+                for text in {call.prompt, call.text}:  # a sub-run works on the text alone
+                    self._prompts[text_hash(text)] = text
         elif isinstance(event, CodeExecuted) and event.frame == ROOT:
             self._prompts.clear()
 

@@ -63,7 +63,7 @@ def open_frame(
     system = options.root_system if is_root else options.recursive_system
     if options.tools:
         system = f"{system}\n\n{toolspec.told(options.profile, options.tools)}"
-    if options.system_prompt_supplement:
+    if is_root and options.system_prompt_supplement:
         system = f"{system}\n\n{options.system_prompt_supplement}"
     task = first_message(options.profile, query, context, max_steps)
     if is_root and options.answer_schema is not None:
@@ -323,7 +323,7 @@ def _call(frame: Frame, options: Options, purpose: Purpose) -> CallModel:
         call_id=turn_id(frame.id, frame.turns),
         purpose=purpose,
         prompt=history.prompt(frame, options),
-        max_tokens=options.max_tokens,
+        max_tokens=frame.max_tokens or options.max_tokens,
         adapter=frame.adapter,
     )
 
@@ -364,14 +364,15 @@ def _recurses(frame: Frame, call: HostCall, options: Options) -> bool:
 
 
 def _open_child(state: RunState, frame_id: FrameId, call: HostCall) -> tuple[RunState, CallModel]:
-    """Open a sub-run over the call's prompt; its first turn."""
-    ref = TextRef.of(call.prompt)
+    """Open a sub-run over what the call asks about; its first turn."""
+    ref = TextRef.of(call.text)
     context = ContextInfo(
         kind="string", chars=ref.chars, documents=1, digest=ref.hash, source="subcall"
     )
     query = call.question or state.options.profile.child_query
     steps = state.options.recursive_subcall_max_steps
     frame = open_frame(frame_id, query, context, state.options, max_steps=steps)
+    frame = evolve(frame, max_tokens=max(call.max_tokens or 0, state.options.max_tokens))
     if call.model and state.options.rules >= 2:
         frame = evolve(frame, adapter=call.model)
     told, first = _turn(_with_budget(state, frame), state.options, "turn")

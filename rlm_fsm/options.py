@@ -30,7 +30,8 @@ class Options:
     """Protocol: words, fences, forms of answers, what is shown of output. `RLM` takes a name too:
     ``pyrlm``, ``rlms``, ``paper``, ``dspy``, or ``auto``, by the name of the model."""
     max_tokens: int = 512
-    """Completion limit of a root turn, in tokens."""
+    """Completion limit of a turn, in tokens: the root's, or a sub-run's, whose call may allow it
+    more."""
     subcall_max_tokens: int = 256
     """Completion limit of a subcall, unless the code gives its own."""
     system_prompt: str | None = None
@@ -40,7 +41,8 @@ class Options:
     recursive_subcall_system_prompt: str | None = None
     """What a recursive sub-run is told first; None: the profile's words."""
     system_prompt_supplement: str = ""
-    """Text put after the system prompt."""
+    """Text put after the root's system prompt. Sub-runs have one of their own, which is to say what
+    holds for them (`recursive_subcall_system_prompt`)."""
     conversation_history: bool = True
     """False: each turn sees only the task and the newest result."""
     max_history_tokens: int = 0

@@ -140,6 +140,9 @@ class Frame:
     max_steps: int
     adapter: str = "root"
     """Which of the run's adapters takes its turns."""
+    max_tokens: int | None = None
+    """Completion limit of a sub-run's turns, in tokens; None for the run's `max_tokens`. A call may
+    allow more than that, and no less: a turn holds code."""
     context: ContextInfo | None = None
     """What its REPL works on."""
     messages: PVector[Message] = field(default_factory=lambda: pvector())

@@ -170,6 +170,8 @@ class ContextInfo:
     """Name of the blob in the log that says how to open it again; empty when there is none."""
 
 
+FORM = "Question: {question}\nSnippet:\n"
+"""How the functions of a session put a question before the text that it is about."""
 HostKind = Literal["subcall", "budget", "forecast", "clock", "tool"]
 
 
@@ -204,6 +206,14 @@ class HostCall:
     """JSON schema, as JSON, that the reply must fit; its outcome is then the value as JSON."""
     fault: str = ""
     """Why the host can't ask it: its schema can't be used. Such a call is answered with this."""
+
+    @property
+    def text(self) -> str:
+        """What the question is asked about: the prompt without it, where it stands before (`FORM`).
+        That, and not the question, is what a sub-run searches."""
+        if not self.question:
+            return self.prompt
+        return self.prompt.removeprefix(FORM.format(question=self.question))
 
 
 OutcomeKind = Literal["text", "error", "limit", "denied"]

@@ -211,3 +211,71 @@ def test_a_sub_run_of_an_unknown_model_fails_with_the_names_that_there_are(log: 
     output = run("q", TEXT, adapter=adapter, adapters={"wise": adapter}, log=log).output
     assert "wsie" in output
     assert "root, subcall, wise" in output
+
+
+class Asking:
+    """The root asks by `code`; sub-runs say what they find in their text. Keeps what was sent."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.sent: list[tuple[list[dict[str, str]], int]] = []
+
+    async def acomplete(self, messages: Any, *, max_tokens: int, temperature: float) -> Any:
+        self.sent.append((list(messages), max_tokens))
+        if any(message["role"] == "assistant" for message in messages):
+            return ModelResponse("FINAL_VAR: found", Usage(5, 5, 10))
+        is_root = len(self.sent) == 1
+        said = self.code if is_root else "found = [P, ctx.find('Zanzibar'), len(P)]"
+        return ModelResponse(f"```python\n{said}\n```", Usage(5, 5, 10))
+
+    @property
+    def turns_below(self) -> list[tuple[list[dict[str, str]], int]]:
+        return self.sent[1:3]
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "ask(question, text)",
+        "ask_chunks(question, [text])[0]",
+        "ask_chunks_first(question, [text])",
+        "llm_query_batch([text], question=question)[0]",
+    ],
+)
+def test_a_sub_run_searches_the_text_that_a_question_is_about_and_not_the_question(
+    asked: str, backend: str, log: Path
+) -> None:
+    code = f"question = 'Is Zanzibar in it?'\ntext = 'Oslo alone.'\nfound = {asked}"
+    model = Asking(code)
+    result = run("q", TEXT, adapter=model, recursive_subcalls=True, repl_backend=backend, log=log)
+    assert result.output == "['Oslo alone.', [], 11]"
+    task = model.turns_below[0][0][1]["content"]
+    assert "Is Zanzibar in it?" in task
+    assert replay(result.run_id, log=log, run_code=True).output == result.output
+
+
+def test_a_prompt_that_looks_like_a_question_about_a_text_is_taken_as_it_is(log: Path) -> None:
+    asked = "Question: what?\\nSnippet:\\nOslo"
+    model = Asking(f"found = rlm_query('{asked}')")
+    result = run("q", TEXT, adapter=model, max_recursion_depth=1, log=log)
+    assert "Question: what?" in result.output
+
+
+@pytest.mark.parametrize(
+    ("given", "had"), [("", 500), (", max_tokens=77", 500), (", max_tokens=900", 900)]
+)
+def test_the_turns_of_a_sub_run_may_have_what_its_call_allows_and_room_for_code(
+    given: str, had: int, log: Path
+) -> None:
+    model = Asking(f"found = rlm_query('Oslo'{given})")
+    run("q", TEXT, adapter=model, max_tokens=500, max_recursion_depth=1, log=log)
+    assert [most for _, most in model.turns_below] == [had, had]
+
+
+def test_what_the_root_is_told_besides_is_not_told_to_sub_runs(log: Path) -> None:
+    """Such as the variable that ends the run: theirs ends nothing."""
+    model = Asking("found = rlm_query('Oslo')")
+    run("q", TEXT, adapter=model, system_prompt_supplement="Set ans.", log=log)
+    systems = [messages[0]["content"] for messages, _ in model.sent]
+    assert ["Set ans." in system for system in systems] == [True, False, False, True]
