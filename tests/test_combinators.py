@@ -2,11 +2,11 @@
 machine forecasts; and runs of them under limits."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from combinator_host import FORECAST, Host, joined, labelled, voting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,40 +17,6 @@ from rlm_fsm import FakeAdapter, Policy, RunResult, SqliteLog, replay, run
 from rlm_fsm.event import CodeExecuted, CodePaused, ModelReplied
 from rlm_fsm.price import Price
 from rlm_fsm.values import HostCall
-
-FORECAST = {"tokens": 900, "cost_usd": None}
-
-
-class Host:
-    """Answers forecasts, and prompts by a rule; remembers what was asked."""
-
-    def __init__(self, rule: Callable[[str], str] = lambda prompt: "ok") -> None:
-        self.rule = rule
-        self.forecasts: list[dict[str, int]] = []
-        self.levels: list[list[str]] = []
-        self.calls: list[HostCall] = []
-
-    def __call__(self, ask: Ask) -> list[Answer]:
-        calls = [HostCall(**call) for call in ask.calls]
-        if calls[0].kind == "forecast":
-            self.forecasts.append(json.loads(calls[0].prompt))
-            return [("text", json.dumps({**FORECAST, "subcalls": self.forecasts[-1]["calls"]}))]
-        assert ask.parallel
-        self.calls += calls
-        self.levels.append([call.prompt for call in calls])
-        return [self._answer(call.prompt) for call in calls]
-
-    def _answer(self, prompt: str) -> Answer:
-        said = self.rule(prompt)
-        return ("error", said[1:]) if said.startswith("!") else ("text", said)
-
-    def run(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return drive(programs()[name](*args, **kwargs), self)
-
-    @property
-    def made(self) -> int:
-        return sum(len(dict.fromkeys(level)) for level in self.levels)
-
 
 # -- map_chunks
 
@@ -88,11 +54,6 @@ def test_a_failed_chunk_raises_or_is_marked() -> None:
 
 
 # -- reduce_tree
-
-
-def joined(prompt: str) -> str:
-    """The texts of a prompt, put together."""
-    return "+".join(part.partition("]\n")[2] for part in prompt.split("\n\n[")[1:])
 
 
 def test_reduce_tree_puts_all_texts_together_in_their_order() -> None:
@@ -140,12 +101,6 @@ def test_reduce_tree_never_asks_more_than_it_said(count: int, fan_in: int, dead:
 # -- classify_all
 
 
-def labelled(prompt: str) -> str:
-    """Items that hold an x are odd, others even."""
-    lines = [line.partition(": ") for line in prompt.splitlines() if line[:1].isdigit()]
-    return "\n".join(f"{number}: {'odd' if 'x' in item else 'even'}" for number, _, item in lines)
-
-
 def test_items_are_classified_many_in_a_call_and_equal_ones_once() -> None:
     host = Host(labelled)
     items = [f"item {n % 30}{'x' if n % 2 else ''}" for n in range(60)]
@@ -187,11 +142,6 @@ def test_a_failed_call_of_a_classification_raises_or_leaves_its_items() -> None:
 
 
 # -- vote
-
-
-def voting(*replies: str) -> Host:
-    left = list(replies)
-    return Host(lambda _: left.pop(0))
 
 
 def test_the_reply_that_most_agree_on_wins() -> None:
@@ -273,6 +223,9 @@ def test_replies_that_are_no_choice_do_not_vote_and_without_any_vote_it_raises()
         ("classify_all", (["a"], ["x"]), {"per_call": 0}, ValueError),
         ("vote", ("q",), {"n": 0}, ValueError),
         ("vote", (5,), {}, TypeError),
+        ("vote", (" ",), {}, ValueError),
+        ("classify_all", (["a"], [1, 2]), {}, TypeError),
+        ("classify_all", (["a"], {1: "one"}), {}, TypeError),
         ("vote", ("q",), {"choices": "yes"}, TypeError),
     ],
 )
@@ -289,7 +242,7 @@ def test_an_empty_question_is_called_empty() -> None:
     with pytest.raises(ValueError, match="question is empty: give the text of what to ask"):
         Host().run("map_chunks", "", ["a"])
     with pytest.raises(TypeError, match=r"question must be a text \(str\), not list"):
-        Host().run("map_chunks", ["a"], "q")
+        Host().run("map_chunks", ["a"], ["q"])
 
 
 # -- in runs

@@ -1,9 +1,13 @@
 """How `classify_all` and `vote` read labels: signs and symbols, lines, numbers, punctuation."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from effects.repls._combinators import _tally  # pyright: ignore[reportPrivateUsage]
-from effects.repls._labels import label_in, labels_read
+from effects.repls._labels import label_in, labels_of, labels_read
 
 SIGNS = ["-1", "0", "1"]
 
@@ -92,3 +96,12 @@ def test_replies_that_are_punctuation_are_different_votes() -> None:
     assert _tally(["(", ")", ")", "a.", "A"], None) == [(")", 2), ("a.", 2), ("(", 1)]
     assert label_in("(", ["(", ")"]) == "("
     assert label_in("...", ["(", "ok"]) is None
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=5), st.data())
+def test_a_label_of_any_signs_is_read_where_it_is_written(labels: list[str], data: Any) -> None:
+    known = labels_of(labels)
+    picked = data.draw(st.lists(st.sampled_from(list(known)), min_size=1, max_size=4))
+    items = [f"i{place}" for place in range(len(picked))]
+    reply = "\n".join(f"{number}: {label}" for number, label in enumerate(picked, 1))
+    assert labels_read(reply, items, list(known)) == dict(zip(items, picked, strict=True))

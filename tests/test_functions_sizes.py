@@ -207,7 +207,7 @@ def test_functions_that_are_awaited_together_fit_together_or_the_later_is_refuse
         policy=Policy(max_subcalls=10),
     )
     assert result.output.startswith("[6, 'map_chunks: 5 subcalls take at most about ")
-    assert "6 others are about to be asked, and the limit max_subcalls: 11 of 10" in result.output
+    assert "6 others about to be asked, and the limit max_subcalls: 11 of 10" in result.output
     assert result.output.endswith(" Nothing was asked.', 4]")
     assert result.usage.subcalls == 10
 

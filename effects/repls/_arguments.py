@@ -18,10 +18,16 @@ About 12,000 tokens of English, some 50,000 of Chinese: fits the windows of smal
 
 
 def in_order(question: object, chunks: object) -> tuple[str, object]:
+    """A question and chunks, `put_right`; the question is a text."""
+    question, chunks = put_right(question, chunks)
+    return checked_question(question), chunks
+
+
+def put_right(question: object, chunks: object) -> tuple[object, object]:
     """Take (chunks, question) for (question, chunks) where the types leave no doubt."""
     if isinstance(chunks, str) and question is not None and not isinstance(question, str):
         return chunks, question
-    return checked_question(question), chunks
+    return question, chunks
 
 
 def checked_question(question: object) -> str:

@@ -4,14 +4,15 @@ Standard library only, and nothing of this project: a sandboxed child process lo
 itself.
 
 1. A reply need not be a label and nothing else: the only one that stands in it counts.
-2. Models write labels in any case. Only of labels that differ in nothing else, the one that is
+2. A label is told, and read, in one line; code gets it as it gave it.
+3. Models write labels in any case. Only of labels that differ in nothing else, the one that is
    written so is meant; written otherwise, it is none of them.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING or __package__:
     from effects.repls import _arguments
@@ -30,16 +31,33 @@ _NO_SIGN = r"(?<![\w.])(?<!\d,)(?<!(?<!\w)[-−+<>≤≥~])"
 _MARKUP = " \t\r|*_`"
 
 
-def labels_of(labels: object, name: str = "labels") -> dict[str, str]:
-    """The labels with what they mean, which may be nothing."""
+class Label(NamedTuple):
+    """A label as code gave it."""
+
+    given: str
+    meaning: str
+    """In one line; it may be empty."""
+
+
+def labels_of(labels: object, name: str = "labels") -> dict[str, Label]:
+    """The labels by what they are in one line; of several that are the same there, the first."""
     if isinstance(labels, Mapping):
-        pairs = cast(Mapping[object, object], labels)
-        known = {str(label).strip(): str(meaning).strip() for label, meaning in pairs.items()}
+        pairs = list(cast(Mapping[object, object], labels).items())
     else:
-        known = {text.strip(): "" for text in _arguments.texts_of(name, labels)}
+        pairs = [(label, "") for label in _arguments.items_of(name, labels)]
+    known: dict[str, Label] = {}
+    for label, meaning in pairs:
+        if not isinstance(label, str):
+            kind = _arguments.kind_of(label)
+            raise TypeError(f"{name} must be texts (str), such as {str(label)[:80]!r}, not {kind}")
+        known.setdefault(_in_a_line(label), Label(label, _in_a_line(str(meaning))))
     if not known or "" in known:
         raise ValueError(f"{name} must be a list of texts that aren't empty, not {labels!r:.200}")
     return known
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def labels_read(reply: str, items: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
