@@ -4,7 +4,8 @@ Code names the calls that it is about to make by number and size; the state know
 what was spent. The estimate is what the calls are expected to take (`bills`), all of them together:
 every reply as long as it may be. What doesn't fit into what is left is a ``limit``, so
 that nothing is paid for half of the answers. Forecasts of one pause are judged one after the
-other, each beside those before it that fit: code that is told of them asks for all of them.
+other, each beside those before it that fit: code that is told of them asks for all of them. They
+are judged beside what other frames have asked for, too.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 from rlm_fsm.bills import Size, expected_prompt, expected_reply
 from rlm_fsm.ids import CallId
-from rlm_fsm.needs import bills_of, known_nusd, room
+from rlm_fsm.needs import bills_of, known_nusd, room, under_way
 from rlm_fsm.numbers import counted, usd
 from rlm_fsm.policy import NOTHING, Need, breach_by_call, breach_by_subcalls
 from rlm_fsm.price import NANO_USD
@@ -24,7 +25,9 @@ from rlm_fsm.values import HostCall, Outcome, utf8_bytes
 def forecasts(state: RunState, calls: Mapping[CallId, HostCall]) -> dict[CallId, Outcome]:
     """The outcomes of the forecasts among the calls of one pause."""
     found: dict[CallId, Outcome] = {}
-    count, beside = 0, NOTHING
+    if not any(call.kind == "forecast" for call in calls.values()):
+        return found
+    count, beside = 0, under_way(state)
     for call_id, call in calls.items():
         if call.kind == "forecast":
             found[call_id], more, takes = _judged(state, call, count, beside)
@@ -39,7 +42,7 @@ def forecast(state: RunState, call: HostCall) -> Outcome:
     known), ``replies`` (how many replies of earlier calls later prompts hold), and ``bytes`` (of
     the prompts in UTF-8; when it isn't told, one for each character).
     """
-    return _judged(state, call, 0, NOTHING)[0]
+    return _judged(state, call, 0, under_way(state))[0]
 
 
 def _judged(

@@ -9,6 +9,7 @@
    nothing yet to be answered from, nor do its turns with ``on_limit="raise"``.
 """
 
+from itertools import chain
 from math import ceil
 
 from rlm_fsm import history
@@ -66,6 +67,16 @@ def room(state: RunState, call: CallModel | None = None) -> Need:
         size = call.prompt.bytes
     size += (grown if options.conversation_history or call is None else 0) + len(profile.closing)
     return _expected(state, root.adapter, size, options.max_tokens)
+
+
+def under_way(state: RunState) -> Need:
+    """What the calls below the root are expected to take that are in flight or wait for a place."""
+    backlogs = [frame.pause.backlog for frame in state.frames.values() if frame.pause is not None]
+    takes = NOTHING
+    for call in chain(state.calls.values(), state.queue, *backlogs):
+        if takes_a_place(call):
+            takes = takes.plus(need(state, call))
+    return takes
 
 
 def breach(state: RunState, call: CallModel, takes: Need | None = None) -> Breach | None:

@@ -630,6 +630,27 @@ def test_options_of_a_run_are_those_of_its_first_event():
     assert machine.state.options.price_of("other") is None
 
 
+def test_a_forecast_is_judged_beside_what_other_frames_have_asked_for():
+    """Two sub-runs at once: each would find room for its calls, and both have none."""
+    machine = begun(
+        Policy(max_subcall_tokens=1_500),
+        subcall_system_prompt="",
+        recursive_subcall_system_prompt="",
+        recursive_subcalls=True,
+        max_recursion_depth=1,
+        tell_budget=False,
+    )
+    machine.pause("a", "b")
+    for name in ("0.1", "0.2"):
+        machine.reply(code("x"), f"{name}.m1")
+    asked = json.dumps({"calls": 7, "chars": 700, "replies": 0})
+    (alone,) = machine.pause(asked, kind="forecast", frame="0.1")
+    assert alone.outcomes[0].kind == "text"
+    machine.pause(*(str(number) * 100 for number in range(7)), frame="0.1")
+    (beside,) = machine.pause(asked, kind="forecast", frame="0.2")
+    assert beside.outcomes[0].kind == "limit"
+
+
 # -- numbers --------------------------------------------------------------------------------------
 
 
