@@ -29,13 +29,14 @@ from effects.models import model_name, resolve_adapter
 from effects.replaying import replayed, state_after
 from effects.repls.base import ReplLimits
 from effects.result import RunResult
-from effects.rlm import RLM, LogLike, adapters_of, context_of, log_of, log_target, run_job
+from effects.rlm import RLM, LogLike, adapters_of, context_of, log_of, log_target
 from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
 from effects.tools import OnApproval, Toolbox
 from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
+from effects.waiting import run_job
 from rlm_fsm.event import Event, OnUncertain
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy

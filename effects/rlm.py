@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from effects.adapters.base import ModelAdapter
 from effects.arguments import (
@@ -35,7 +35,7 @@ from effects.tools import OnApproval, Toolbox
 from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
-from effects.waiting import in_own_thread
+from effects.waiting import Job, run_job
 from effects.windows import history_room, share_of
 from rlm_fsm.errors import RunNotFound, UsageError
 from rlm_fsm.event import OnUncertain
@@ -45,10 +45,7 @@ from rlm_fsm.price import Price
 from rlm_fsm.profile import Profile
 from rlm_fsm.profiles import profile_of
 
-T = TypeVar("T")
 LogLike = str | os.PathLike[str] | EventLog | None
-Job = Callable[[], Coroutine[Any, Any, RunResult]]
-"""A run that has been checked and not started."""
 
 
 class RLM:
@@ -245,7 +242,8 @@ class RLM:
             )
         )
 
-    def _job(self, query: str, context: object, *listeners: Listener) -> Job:
+    def _job(self, query: str, context: object, *listeners: Listener) -> Job[RunResult]:
+        """A run that has been checked and not started."""
         if not isinstance(cast(object, query), str) or not query.strip():
             raise UsageError("the query is empty: pass the question as text")
         opened = context_of(context)
@@ -283,12 +281,6 @@ def log_of(run_id: str, log: LogLike) -> str | EventLog:
     return target
 
 
-def run_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end: in a loop of its own, and in a thread of its own when the
-    caller's loop is running."""
-    return in_own_thread(job) if _is_in_loop() else asyncio.run(job())
-
-
 def adapters_of(
     root: ModelAdapter,
     subcall_adapter: ModelAdapter | None,
@@ -305,14 +297,6 @@ def adapters_of(
         "root": root,
         "subcall": root if subcall_adapter is None else check_adapter(subcall_adapter),
     }
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def patterns_of(given: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,20 +1,24 @@
-"""Ctrl-C in programs that wait for a run in the middle of an event loop of their own."""
+"""Ctrl-C in programs that wait for a run, also in the middle of an event loop of their own."""
 
 import asyncio
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from cli_driving import KEY, ROOT_DIR, environment, recorded, wait_until
 from loopback import ChatServer, Respond
 
-from rlm_fsm import FakeAdapter, OpenAICompatAdapter, resume, run, runs
-from rlm_fsm.event import Cancelled
+from effects import waiting
+from rlm_fsm import FakeAdapter, ModelResponse, OpenAICompatAdapter, Usage, resume, run, runs
+from rlm_fsm.event import Cancelled, RunFinished
 
 CALLS = """
 import asyncio, signal, sys
@@ -81,6 +85,14 @@ async def program():
     print(ask().output, handled() is before, flush=True)
 
 asyncio.run(program())
+"""
+
+PLAIN = """
+try:
+    ask()
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one that comes later is the program's
+    print("interrupted", flush=True)
 """
 
 
@@ -213,3 +225,176 @@ def test_an_interrupt_before_the_run_has_begun_stops_it(monkeypatch: pytest.Monk
         asyncio.run(program())
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+# -- several of them ------------------------------------------------------------------------------
+
+
+def press() -> None:
+    """Press Ctrl-C, from whatever thread."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+class Pressing:
+    """A model that presses Ctrl-C when it is asked, and again while its call is cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+
+    async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+        press()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            press()
+            await asyncio.sleep(0.01)
+            raise
+        raise AssertionError("nobody has cancelled it")
+
+
+def plainly(act: Callable[[], object]) -> None:
+    act()
+
+
+def under_asyncio(act: Callable[[], object]) -> None:
+    async def program() -> None:
+        act()
+
+    asyncio.run(program())
+
+
+def under_a_handler_that_raises(act: Callable[[], object]) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        under_asyncio(act)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("program", [plainly, under_asyncio, under_a_handler_that_raises])
+def test_a_second_ctrl_c_does_not_disturb_the_end_of_a_run(
+    program: Callable[[Callable[[], object]], None], log: Path
+) -> None:
+    adapter = Pressing()
+    with pytest.raises(KeyboardInterrupt):
+        program(lambda: run("q", "text", adapter=cast(Any, adapter), log=log))
+    assert is_cancelled(log)
+    assert adapter.cancelled == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "rlm-fsm-run" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.001, 0.003, 0.01, 0.03])
+def test_two_ctrl_c_close_together_cancel_a_plain_program_s_run_once(
+    pause_s: float, log: Path
+) -> None:
+    with Model() as server, start(PLAIN, server, log) as process:
+        wait_until(lambda: len(server.requests) == 2)
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert "Traceback" not in err or err.rstrip().endswith("KeyboardInterrupt"), "it came late"
+    assert is_cancelled(log)
+
+
+@pytest.mark.parametrize("program", [plainly, under_asyncio])
+def test_a_ctrl_c_that_comes_late_is_raised_at_once(
+    program: Callable[[Callable[[], object]], None], log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.05)
+    may_end, ended = threading.Event(), threading.Event()
+
+    class Stuck:
+        """Holds up its loop, and presses Ctrl-C until somebody loses patience."""
+
+        async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+            try:
+                while not may_end.is_set():
+                    press()
+                    time.sleep(0.01)  # noqa: ASYNC251
+            finally:
+                ended.set()
+            return ModelResponse("FINAL: x", Usage(1, 1, 2))
+
+    with pytest.raises(KeyboardInterrupt):
+        program(lambda: run("q", "text", adapter=cast(Any, Stuck()), log=log))
+    may_end.set()
+    assert ended.wait(30)
+    wait_until(lambda: "rlm-fsm-run" not in {thread.name for thread in threading.enumerate()})
+    assert resume(runs(log)[0].run_id, adapter=FakeAdapter(["FINAL: y"]), log=log).output in "xy"
+
+
+@pytest.mark.parametrize("program", [plainly, under_asyncio])
+def test_a_ctrl_c_that_another_thread_was_given_is_heard(
+    program: Callable[[Callable[[], object]], None], log: Path
+) -> None:
+    """The system gives a signal to a thread that is just starting a process, say."""
+    is_over, was_heard = threading.Event(), list[bool]()
+
+    class Busy:
+        """A synchronous adapter: it has a thread."""
+
+        def complete(self, messages: Any, **_: Any) -> ModelResponse:
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            was_heard.append(is_over.wait(10))
+            return ModelResponse("FINAL: x", Usage(1, 1, 2))
+
+    with pytest.raises(KeyboardInterrupt):
+        program(lambda: run("q", "text", adapter=Busy(), log=log))
+    is_over.set()
+    wait_until(lambda: was_heard == [True])
+    assert is_cancelled(log)
+
+
+def test_a_ctrl_c_that_comes_when_the_run_has_ended_is_not_lost(log: Path) -> None:
+    class Last:
+        def handle(self, appended: Any) -> None:
+            if isinstance(appended.event, RunFinished):
+                press()
+
+    with pytest.raises(KeyboardInterrupt):
+        run("q", "text", adapter=FakeAdapter(["FINAL: x"]), event_listener=Last(), log=log)
+    assert runs(log)[0].output == "x"
+
+
+def test_a_run_within_a_run_leaves_the_outer_one_its_ctrl_c(log: Path, tmp_path: Path) -> None:
+    inner: list[str] = []
+
+    class Nested:
+        async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+            other = run("q", "text", adapter=FakeAdapter(["FINAL: x"]), log=tmp_path / "inner")
+            inner.append(other.output)
+            press()
+            await asyncio.sleep(30)
+            raise AssertionError("nobody has cancelled it")
+
+    with pytest.raises(KeyboardInterrupt):
+        run("q", "text", adapter=cast(Any, Nested()), log=log)
+    assert inner == ["x"]
+    assert is_cancelled(log)
+
+
+@pytest.mark.parametrize("program", [plainly, under_asyncio])
+def test_adapters_see_the_context_variables_of_whoever_called_run(
+    program: Callable[[Callable[[], object]], None],
+) -> None:
+    who, seen = ContextVar("who", default="nobody"), list[str]()
+
+    class Seeing:
+        async def acomplete(self, messages: Any, **_: Any) -> ModelResponse:
+            seen.append(who.get())
+            return ModelResponse("FINAL: x", Usage(1, 1, 2))
+
+    token = who.set("Ann")
+    try:
+        program(lambda: run("q", "text", adapter=cast(Any, Seeing()), log=":memory:"))
+    finally:
+        who.reset(token)
+    assert seen == ["Ann"]

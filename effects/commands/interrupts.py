@@ -14,14 +14,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from effects.waiting import OneInterrupt
+from effects.waiting import PATIENCE_S, OneInterrupt
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE_S = 5.0
-"""A cancelled run ends within a second; what takes longer hangs, in a thread of an adapter say."""
 _CANCELLED = 130
 
 
@@ -86,7 +84,7 @@ def interrupts_restored() -> Generator[None]:
 
 def _end_if_late(since_s: float) -> None:
     """A log survives this, like any death of the program."""
-    if since_s > _PATIENCE_S:
+    if since_s > PATIENCE_S:
         os._exit(_CANCELLED)
 
 

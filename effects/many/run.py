@@ -22,8 +22,9 @@ from effects.many.job import CheckedJob, Jobs, check_name, checked_jobs, fingerp
 from effects.many.rows import JobResult, ManyResult
 from effects.models import describe
 from effects.prices import check_cost_limit
-from effects.rlm import RLM, run_job
+from effects.rlm import RLM
 from effects.sessions import OnChangedOutput
+from effects.waiting import run_job
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.policy import Policy
