@@ -5,7 +5,6 @@ must be what the machine derives now. With `run_code` the cells are run again as
 sessions, and what they ask and print is compared with what the log has.
 """
 
-import asyncio
 from collections.abc import Iterable
 from contextlib import ExitStack
 
@@ -18,6 +17,7 @@ from effects.repls.base import ReplLimits
 from effects.result import RunResult, result_of
 from effects.sessions import bring_back
 from effects.typed import AnswerType
+from effects.waiting import run_job
 from rlm_fsm.cells import Recorder
 from rlm_fsm.errors import IllegalEvent, ReplayDiverged, UsageError
 from rlm_fsm.event import CodePaused, Event, RunStarted
@@ -44,7 +44,8 @@ def replayed(
         events: list[Event] = []
         state = folded(log.load(name), name, recorder, events)
         if run_code:
-            asyncio.run(_run_again(log, name, state, recorder, events, context, repl_limits))
+            root = _context(log, state, context)  # here, since a log is for one thread
+            run_job(lambda: _run_again(name, state, recorder, events, root, repl_limits))
     return result_of(name, state, lambda: events, answer_type)
 
 
@@ -85,21 +86,23 @@ def state_after(target: str | EventLog, run_id: str, at: int) -> RunState:
     return state
 
 
+def _context(log: EventLog, state: RunState, given: Context | None) -> Context:
+    """What the run worked on."""
+    assert state.context is not None, "a run that has started has a context"
+    if given is None:
+        return kept.reopen(log, state.context)
+    return kept.checked(given, state.context, "other texts were passed")
+
+
 async def _run_again(
-    log: EventLog,
     run_id: RunId,
     state: RunState,
     recorder: Recorder,
     events: list[Event],
-    context: Context | None,
+    root: Context,
     repl_limits: ReplLimits,
 ) -> None:
     """Run the cells of every frame again, each frame in a session of its own."""
-    assert state.context is not None, "a run that has started has a context"
-    if context is None:
-        root = kept.reopen(log, state.context)
-    else:
-        root = kept.checked(context, state.context, "other texts were passed")
     options = state.options
     seed = next((event.seed for event in events if isinstance(event, RunStarted)), "")
     sessions = repl_factory(options.repl_backend, repl_limits, options, seed)
@@ -115,9 +118,9 @@ async def _run_again(
 
 
 def _prompts(events: list[Event]) -> dict[str, str]:
-    """The prompts of all host calls, by hash: the contexts of sub-runs are among them."""
+    """What all host calls ask about, by hash: the contexts of sub-runs are among them."""
     return {
-        text_hash(call.prompt): call.prompt
+        text_hash(call.text): call.text
         for event in events
         if isinstance(event, CodePaused)
         for call in event.calls

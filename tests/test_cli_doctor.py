@@ -1,5 +1,6 @@
 """``rlm-fsm doctor``, and what runs record and show of their sandbox."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_doctor_gives_a_document(log: Path, capsys: pytest.CaptureFixture[str]) 
     assert named <= LAYERS.keys()
     assert document["sandbox"]["files_closed"] is True
     assert document["sandbox"]["network_closed"] is True
+
+
+def test_doctor_works_where_a_loop_is_running(
+    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effects.repls._isolation._first", {})
+
+    async def program() -> int:
+        return main(["doctor"])
+
+    assert asyncio.run(program()) == 0
+    assert "sandbox of the python backend" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("bare_machine", "log")

@@ -362,6 +362,19 @@ def test_a_replay_gives_the_identical_result_and_can_run_the_cells_again(backend
     assert again.trace == first.trace
 
 
+@BACKENDS
+def test_a_replay_can_run_the_cells_again_where_a_loop_is_running(backend: str, path: Path):
+    """As in a notebook."""
+    first = run("q", TEXT, adapter=Model(), repl_backend=backend, log=path)
+
+    async def program() -> None:
+        assert replay(first.run_id, log=path, run_code=True) == first
+        with SqliteLog(path) as log:
+            assert replay(first.run_id, log=log, run_code=True, context=TEXT) == first
+
+    asyncio.run(program())
+
+
 def test_a_replay_of_an_interrupted_run_gives_what_there_is(path: Path):
     run_id = stop_at(path, 5, after=True, backend="python", model=Model())
     assert replay(run_id, log=path).status == "running"

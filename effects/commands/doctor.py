@@ -66,15 +66,14 @@ def doctor(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def _sandbox() -> dict[str, Any]:
     """The layers of the `python` backend on this machine, by starting a session."""
-    import asyncio
-
     from effects.repls.base import ReplLimits
     from effects.sandbox.report import LAYERS
     from effects.sandboxes import report
+    from effects.waiting import run_job
 
     found, error = None, None
     try:
-        found = asyncio.run(report("python", ReplLimits()))
+        found = run_job(lambda: report("python", ReplLimits()))
     except RLMError as failure:
         error = str(failure)
     missing: Mapping[str, str] = {} if found is None else found.missing
