@@ -45,6 +45,15 @@ from rlm_fsm.values import Outcome, Usage
 Step = tuple[RunState, tuple[Effect, ...]]
 """What a transition gives: the new state and what the world must do."""
 
+IDLE_PAUSES = 1_000
+"""Pauses in a row of one cell that may begin nothing. Each is an event, and takes no time that
+counts against the cell's: code that ignores refusals, or asks for the budget again and again, would
+go on for hours."""
+_IN_VAIN = (
+    f"the cell asked {IDLE_PAUSES:,} times in a row for what no limit allowed, or what it knew "
+    "already, and was stopped"
+)
+
 
 def put(state: RunState, frame: Frame) -> RunState:
     """The state with this frame in place of the one of the same name."""
@@ -221,8 +230,10 @@ def _delivered(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
     call_id = first_of(call_id)
     answers = pause.answers.set(call_id, outcome)
     if pause.missing == 1:
+        assert frame.cell is not None, "a waiting frame has a cell"
         outcomes = tuple(answers[asked] for asked in pause.asked)
-        return resume(state, frame, outcomes)
+        is_idle = all(answer.kind == "limit" for answer in outcomes)
+        return resume(state, frame, outcomes, idle=frame.cell.idle + 1 if is_idle else 0)
     waiting = evolve(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
     if pause.typed and call_id in pause.typed:
         waiting = evolve(waiting, typed=pause.typed.remove(call_id))
@@ -232,10 +243,13 @@ def _delivered(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
     return state, ()
 
 
-def resume(state: RunState, frame: Frame, outcomes: tuple[Outcome, ...]) -> Step:
-    """Go on with the paused cell."""
+def resume(state: RunState, frame: Frame, outcomes: tuple[Outcome, ...], *, idle: int = 0) -> Step:
+    """Go on with the paused cell; stop it where it asks in vain for ever. `idle`: pauses in a row
+    that began nothing."""
     assert frame.cell is not None, "a waiting frame has a cell"
-    cell = evolve(frame.cell, outcomes=outcomes)
+    if idle > IDLE_PAUSES:
+        outcomes = (Outcome("stop", _IN_VAIN),) * len(outcomes)
+    cell = evolve(frame.cell, outcomes=outcomes, idle=idle)
     state = put(state, evolve(frame, phase=Phase.RUNNING, pause=None, cell=cell))
     return state, (ResumeCode(frame=frame.id, call_id=cell.id, outcomes=outcomes),)
 

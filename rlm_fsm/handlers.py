@@ -10,7 +10,7 @@ is read more often than it is written.
 
 from returns.pipeline import is_successful
 
-from rlm_fsm import calls, checks, frames, guards, history, stalls, verdicts
+from rlm_fsm import calls, checks, frames, guards, history, pauses, stalls, verdicts
 from rlm_fsm.calls import Step
 from rlm_fsm.event import (
     CodeExecuted,
@@ -153,7 +153,7 @@ def on_asking_limit_reached(state: RunState, frame: Frame, event: LimitReached) 
 
 def on_running_code_paused(state: RunState, frame: Frame, event: CodePaused) -> Step:
     """Each host call becomes a call or a sub-run; the cell waits for all of them."""
-    return frames.pause(calls.at(state, event.clock_s), frame, event)
+    return pauses.pause(calls.at(state, event.clock_s), frame, event)
 
 
 def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted) -> Step:

@@ -75,6 +75,8 @@ class Cell:
     code: str
     outcomes: tuple[Outcome, ...] | None = None
     """What it was last resumed with; None before its first pause."""
+    idle: int = 0
+    """Pauses in a row that began nothing: refused, or answered by what the state knows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -216,7 +216,7 @@ class HostCall:
         return self.prompt.removeprefix(FORM.format(question=self.question))
 
 
-OutcomeKind = Literal["text", "error", "limit", "denied"]
+OutcomeKind = Literal["text", "error", "limit", "denied", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class Outcome:
 
     kind: OutcomeKind
     """``text``: answered. ``error``: the call failed. ``limit``: a limit forbade it. ``denied``: a
-    person did."""
+    person did. ``stop``: the cell asks in vain for ever, and its session is to end it."""
     text: str
     """The answer, or what went wrong. Of a tool its result as JSON."""
 

@@ -22,7 +22,7 @@ from pydantic_monty import (
     MontySyntaxError,
 )
 
-from effects.repls import _monty_plain
+from effects.repls import _monty_plain, base
 from effects.repls._functions import show_vars
 from effects.repls._monty_calls import VALUES, Calls, Given, TimeUp
 from effects.repls._monty_code import ECHO, READ, VARIABLES, Cell
@@ -133,6 +133,8 @@ class Session:
     def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
         """Go on with the paused cell. Raises `UsageError` for a wrong number of answers."""
         go = self._calls.take(answers)
+        if (why := base.stop_of(answers)) is not None:
+            return self._result(self._lost("CellStopped", why))
         self._allow(self._left_s)
         self._calls.clock.in_cell = True
         return self._run(go)

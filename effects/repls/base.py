@@ -34,6 +34,11 @@ Answer = Outcome
 """The outcome of one host call: what a paused cell is resumed with."""
 
 
+def stop_of(answers: Sequence[Answer]) -> str | None:
+    """Why a paused cell is to be ended instead of resumed; None where it isn't."""
+    return next((answer.text for answer in answers if answer.kind == "stop"), None)
+
+
 class Repl(Protocol):
     """One session. Not for concurrent use: one cell at a time."""
 
@@ -54,7 +59,11 @@ class Repl(Protocol):
         ...
 
     async def resume(self, answers: tuple[Outcome, ...]) -> Paused | CodeResult:
-        """Go on with the paused cell; one answer per call, in their order."""
+        """Go on with the paused cell; one answer per call, in their order.
+
+        Answers of kind ``stop`` end it instead, see `stop_of`: its error is ``CellStopped`` with
+        their text, and the session may be lost with it.
+        """
         ...
 
     async def read(self, name: str) -> ReadResult:

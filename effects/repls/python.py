@@ -26,7 +26,7 @@ from effects.repls._process import Child, Lost
 from effects.repls._sealed import ContextSource, Sealed, sealed
 from effects.repls._spawning import Started
 from effects.repls._words import number
-from effects.repls.base import Paused, ReplSettings, ReplUnavailable
+from effects.repls.base import Paused, ReplSettings, ReplUnavailable, stop_of
 from effects.sandbox.report import Report
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import CodeError, CodeResult, HostCall, Message, Outcome, ReadResult
@@ -114,6 +114,10 @@ class PythonRepl:
             )
         self._busy, self._calls = True, None
         try:
+            if (why := stop_of(answers)) is not None:
+                stopped = Lost("CellStopped", why)
+                await self._drop(stopped)
+                return _lost_result(stopped, self._left_s)
             texts = [(answer.kind, answer.text) for answer in answers]
             return await self._go({"t": "answers", "answers": texts})
         finally:
