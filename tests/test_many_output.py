@@ -13,6 +13,7 @@ from cli_driving import KEY, PROGRAM, ROOT_DIR, environment, on_terminal, set_up
 from loopback import ChatServer
 
 from effects.cli import main
+from rlm_fsm import FakeAdapter, UsageError, run, run_many, runs
 
 
 @pytest.fixture
@@ -130,6 +131,72 @@ def test_a_file_that_rows_cannot_go_to_is_refused_before_anything_starts(
     assert message in capsys.readouterr().err
     assert not log.exists()
     assert jobs.read_text() == before
+
+
+LOG = "is the log of the runs: give the results another file"
+
+
+@pytest.mark.parametrize("option", ["--output", "--sqlite"])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("log.sqlite", LOG),
+        ("../HERE/log.sqlite", LOG),
+        ("link", LOG),
+        ("linked.sqlite-locks", "is a file of the log"),
+        ("log.sqlite-wal", "is a file of the log"),
+        ("log.sqlite-shm", "is a file of the log"),
+        ("log.sqlite-heads", "is a file of the log"),
+        ("log.sqlite-locks", "is a file of the log"),
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_rows_never_go_into_the_log(
+    option: str,
+    path: str,
+    message: str,
+    is_there: bool,
+    log: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("link", "linked.sqlite"):
+        (tmp_path / name).symlink_to(log)
+    if "linked" in path:
+        monkeypatch.setenv("RLM_FSM_LOG", str(tmp_path / "linked.sqlite"))
+    if is_there:
+        run("q", "text", adapter=FakeAdapter(["FINAL: x"]), log=log)
+    before = {file: file.read_bytes() for file in tmp_path.glob("log.sqlite*")}
+    jobs = jobs_file(tmp_path)
+    assert answer_all(str(jobs), option, path.replace("HERE", tmp_path.name)) == 2
+    assert message in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in tmp_path.glob("log.sqlite*")} == before
+
+
+def test_rows_never_go_into_a_file_of_the_context(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("alpha")
+    jobs = str(jobs_file(tmp_path))
+    assert answer_all(jobs, "text.txt", "--output", "text.txt") == 2
+    assert "text.txt is a file of the context" in capsys.readouterr().err
+    assert (tmp_path / "text.txt").read_text() == "alpha"
+
+
+def test_rows_may_go_beside_a_log_in_memory(log: Path, tmp_path: Path) -> None:
+    jobs = str(jobs_file(tmp_path))
+    assert answer_all(jobs, "--log", ":memory:", "--output", "out.jsonl", "--quiet") == 0
+    assert ids((tmp_path / "out.jsonl").read_text()) == ["j0", "j1"]
+
+
+def test_the_rows_of_a_program_do_not_replace_their_log(tmp_path: Path) -> None:
+    adapter = FakeAdapter(["FINAL: x"])
+    result = run_many([("q", "text")], adapter=adapter, log=tmp_path / "log", progress=False)
+    for write in (result.to_jsonl, result.to_sqlite):
+        with pytest.raises(UsageError, match="is the log of the runs"):
+            write(tmp_path / "log")
+    assert len(runs(tmp_path / "log")) == 1
 
 
 def make(path: Path, sql: str) -> None:

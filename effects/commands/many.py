@@ -122,7 +122,8 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
         raise UsageError("there are no jobs: rlm-fsm many JOBS.jsonl [PATH...]")
     if arguments.jobs == STDIO and STDIO in arguments.paths:
         raise UsageError("-: standard input is read once, for the jobs or for the context")
-    _check_targets(arguments)
+    log = log_target(arguments.log)
+    _check_targets(arguments, str(log))
     shown = _view(terminal)
     rows = _Rows(terminal, arguments, shown)
     counts = {
@@ -146,7 +147,7 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
                 on_row=rows.write,
                 policy=policy_given(arguments, Policy()),
                 prices=prices_given(arguments),
-                log=log_target(arguments.log),
+                log=log,
                 logger=silent_logger(),
                 **{name: value for name, value in counts.items() if value is not None},
                 **make_adapters(arguments, environment),
@@ -290,9 +291,9 @@ def _write_files(arguments: Namespace, result: "ManyResult") -> list[str]:
     return wrong
 
 
-def _check_targets(arguments: Namespace) -> None:
+def _check_targets(arguments: Namespace, log: str) -> None:
     """Refuse files for results that can't be written: that must not turn out at the end."""
-    from effects.many.files import check_apart, check_jsonl, check_table
+    from effects.many.files import check_apart, check_apart_from_log, check_jsonl, check_table
     from effects.many.rows import TABLE, JobResult, table_row
 
     output, table, jobs = arguments.output, arguments.sqlite, arguments.jobs
@@ -300,8 +301,12 @@ def _check_targets(arguments: Namespace) -> None:
         if arguments.json:
             raise UsageError("--output - and --json: both write to stdout, give one of them")
         output = None
-    for path in (output, table):
-        if path is not None and jobs != STDIO:
+    for path in filter(None, (output, table)):
+        check_apart_from_log(path, log)
+        for file in arguments.paths:
+            if file != STDIO:
+                check_apart(path, file, "a file of the context")
+        if jobs != STDIO:
             check_apart(path, jobs, "the file of the jobs")
     if output is not None:
         if table is not None:

@@ -14,8 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from effects.log.files import MEMORY
 from rlm_fsm.errors import UsageError
 
+_BESIDE_A_LOG = ("-wal", "-shm", "-journal", "-heads", "-locks")
 KEY = "run_id"
 """What rows of a table are known by."""
 
@@ -92,6 +94,16 @@ def check_apart(one: str, other: str, what: str) -> None:
         is_same = os.path.realpath(one) == os.path.realpath(other)
     if is_same:
         raise UsageError(f"{one} is {what}: give the results another file")
+
+
+def check_apart_from_log(path: str, log: str) -> None:
+    """`UsageError` for the file of a log, or one of those that lie beside it."""
+    if log == MEMORY:
+        return
+    for base in (log, os.path.realpath(log)):
+        check_apart(path, base, "the log of the runs")
+        for suffix in _BESIDE_A_LOG:
+            check_apart(path, base + suffix, f"a file of the log {log}")
 
 
 def reason(error: Exception) -> str:

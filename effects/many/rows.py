@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
-from effects.many.files import write_jsonl, write_table
+from effects.many.files import check_apart_from_log, write_jsonl, write_table
 from effects.many.job import CheckedJob
 from effects.result import RunResult, RunUsage
 from rlm_fsm.ids import RunId
@@ -139,15 +139,17 @@ class ManyResult(Sequence[JobResult]):
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
         """Write a line for each row. A file is replaced as a whole, or not at all; a pipe or a
-        device is written."""
+        device is written. `UsageError` for the log of the runs."""
+        check_apart_from_log(os.fspath(path), self.log)
         write_jsonl(path, (row.to_dict() for row in self.rows))
 
     def to_sqlite(self, path: str | os.PathLike[str], table: str = TABLE) -> None:
         """Write the rows into a table of a SQLite file, for Datasette and others.
 
         The key is `run_id`: a batch that is gone on with replaces its own rows. Columns: those of
-        `JobResult.to_dict`, and `batch`.
+        `JobResult.to_dict`, and `batch`. `UsageError` for the log of the runs.
         """
+        check_apart_from_log(os.fspath(path), self.log)
         write_table(path, [table_row(self.name, row) for row in self.rows], table)
 
 
