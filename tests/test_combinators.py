@@ -2,6 +2,7 @@
 machine forecasts; and runs of them under limits."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,26 @@ def test_a_limit_between_levels_is_told_with_what_arrived() -> None:
 
     with pytest.raises(SubcallLimitError, match="max_seconds"):
         drive(programs()["map_chunks"]("q", ["a", "b"]), ask)
+
+
+@pytest.mark.parametrize("backend", ["python", "monty"])
+def test_a_forecast_knows_that_a_chinese_text_has_more_tokens_than_an_english_one(
+    backend: str,
+) -> None:
+    """About a token for three bytes, as in English for four; before any bill says so."""
+    told = []
+    for letter in ("x", "文"):
+        cell = (
+            f"texts = ['{letter}' * 4000 + str(n) for n in range(3)]\n"
+            "map_chunks('q', texts)\nreduce_tree(texts, 'q')\n"
+            "classify_all(texts, ['a', 'b'])\nvote(texts[0], 3)"
+        )
+        adapter = FakeAdapter(script=[f"```python\n{cell}\n```", "FINAL: done"])
+        adapter.add_rule("You are a sub-LLM", "a")
+        policy = Policy(max_total_tokens=None)
+        run("q", "t", adapter=adapter, repl_backend=backend, policy=policy, log=":memory:")
+        shown = adapter.call_log[-1][-1]["content"]
+        told.append([int(n.replace(",", "")) for n in re.findall(r"about ([\d,]+) tokens", shown)])
+    english, chinese = told
+    assert len(english) == len(chinese) == 4
+    assert all(1.9 < more / less < 3 for less, more in zip(english, chinese, strict=True))

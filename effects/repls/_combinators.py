@@ -72,8 +72,10 @@ def map_chunks(
     form = f"Question: {_question(first)}\nSnippet:\n"
     texts = _sizes.pieces_of("map_chunks", chunks, chunk_size, overlap)
     ask = _planned.asks("map_chunks", model, max_tokens, on_error)
-    sizes = [len(form) + len(text) for text in dict.fromkeys(texts)]
-    plan = _planned.Plan(len(sizes), sum(sizes))
+    unique = list(dict.fromkeys(texts))
+    size = len(form) * len(unique) + sum(map(len, unique))
+    wider = _sizes.wider(form) * len(unique) + sum(map(_sizes.wider, unique))
+    plan = _planned.Plan(len(unique), size, wider)
     line = yield from _planned.forecast("map_chunks", plan, model, max_tokens)
     replies = yield from ask(_sizes.prompts("map_chunks", form, texts), line)
     yield from _planned.tell_failures("map_chunks", replies)
@@ -143,9 +145,11 @@ def classify_all(
     groups = _packed(list(dict.fromkeys(texts)), per_call if max_tokens else most)
     about = "" if question is None else _question(question).strip() + "\n"
     ask = _planned.asks("classify_all", model, max_tokens, on_error)
-    head = len(_classified([], known, about)) - len("0")
-    sizes = [_planned.chars(head, "\n{}: ", map(len, group)) for group in groups]
-    plan = _planned.Plan(len(sizes), sum(sizes))
+    head = _classified([], known, about)
+    bare = len(head) - len("0")
+    sizes = [_planned.chars(bare, "\n{}: ", map(len, group)) for group in groups]
+    wider = sum(_sizes.wider(head + "".join(group)) for group in groups)
+    plan = _planned.Plan(len(sizes), sum(sizes), wider)
     line = yield from _planned.forecast("classify_all", plan, model, max_tokens)
     try:
         replies = yield from ask([_classified(group, known, about) for group in groups], line)
@@ -184,7 +188,7 @@ def vote(
     _functions._calls("vote", None, [], model, max_tokens)  # wrong arguments raise at once
     ending = f"\nReply with one of: {', '.join(allowed)}." if allowed else ""
     each = len(_ATTEMPT.format(prompt="", number="", count=n)) + len(text) + len(ending)
-    plan = _planned.Plan(n, n * each + _sizes.digits(n))
+    plan = _planned.Plan(n, n * each + _sizes.digits(n), n * _sizes.wider(text + ending))
     line = yield from _planned.forecast("vote", plan, model, max_tokens)
     attempts = (_ATTEMPT.format(prompt=text, number=i, count=n) for i in range(1, n + 1))
     prompts = [attempt + ending for attempt in attempts]

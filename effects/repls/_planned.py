@@ -44,6 +44,8 @@ class Plan(NamedTuple):
     """Equal ones of a level once."""
     chars: int
     """Of their prompts, but for the replies of earlier calls."""
+    wider: int = 0
+    """How many more bytes these have."""
     replies: int = 0
     """How many replies of earlier calls are in prompts."""
     levels: int = 1
@@ -59,6 +61,8 @@ def forecast(
     if not plan.calls:
         return ""
     request = {"calls": plan.calls, "chars": min(plan.chars, _sizes.MOST), "replies": plan.replies}
+    if plan.wider:
+        request["bytes"] = min(plan.chars + plan.wider, _sizes.MOST)
     (call,) = _functions._calls(fn, None, [json.dumps(request)], model, max_tokens, False)
     [(kind, text)] = yield _functions.Ask([{**call, "kind": "forecast"}], False)
     if kind == "limit":

@@ -51,6 +51,11 @@ def pieces_of(fn: str, chunks: object, chunk_size: object, overlap: object) -> l
     return _arguments.pieces_of(text if is_one else texts, chunk_size, overlap)
 
 
+def wider(text: str) -> int:
+    """How many more bytes than characters a text has in UTF-8: tokens go by bytes."""
+    return 0 if text.isascii() else len(text.encode("utf-8", "surrogatepass")) - len(text)
+
+
 def digits(n: int) -> int:
     """How many digits the numbers from 1 to `n` have together."""
     return sum(n - 10**places + 1 for places in range(len(str(n))))

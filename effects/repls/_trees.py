@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _functions, _labels, _planned
+    from effects.repls import _functions, _labels, _planned, _sizes
 else:
     import _functions
     import _labels
     import _planned
+    import _sizes
 
 _COMBINE = (
     "Question: {question}\n{count} partial results follow, each under its number. Put them "
@@ -73,7 +74,7 @@ def planned(texts: Sequence[str], fan_in: int, question: str) -> "_planned.Plan"
     """All levels, if every reply says something."""
     head = len(combined([], question)) - len("0")
     left: list[str | None] = list(texts)  # None: a reply
-    calls = chars = replies = levels = built = 0
+    calls = chars = wider = replies = levels = built = 0
     while left and (len(left) > 1 or not levels):
         merged: list[str | None] = []
         parts, seen = groups(left, fan_in), set[tuple[str | None, ...]]()
@@ -87,8 +88,9 @@ def planned(texts: Sequence[str], fan_in: int, question: str) -> "_planned.Plan"
             if None in group or tuple(group) not in seen:
                 seen.add(tuple(group))
                 calls, chars, replies = calls + 1, chars + size, replies + group.count(None)
+                wider += _sizes.wider(question + "".join(filter(None, group)))
         left, levels = merged, levels + 1
-    return _planned.Plan(calls, chars, replies, levels, built)
+    return _planned.Plan(calls, chars, wider, replies, levels, built)
 
 
 def combined(items: Sequence[tuple[str, bool]], question: str) -> str:
