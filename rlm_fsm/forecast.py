@@ -23,7 +23,13 @@ from rlm_fsm.values import HostCall, Outcome, utf8_bytes
 
 
 def forecasts(state: RunState, calls: Mapping[CallId, HostCall]) -> dict[CallId, Outcome]:
-    """The outcomes of the forecasts among the calls of one pause."""
+    """The outcomes of the forecasts among the calls of one pause: JSON with subcalls, tokens and
+    cost_usd (None where unknown).
+
+    The prompt of each is JSON too: ``calls``, ``chars`` (of their prompts, as far as they are
+    known), ``replies`` (how many replies of earlier calls later prompts hold), and ``bytes`` (of
+    the prompts in UTF-8; when it isn't told, one for each character).
+    """
     found: dict[CallId, Outcome] = {}
     if not any(call.kind == "forecast" for call in calls.values()):
         return found
@@ -33,16 +39,6 @@ def forecasts(state: RunState, calls: Mapping[CallId, HostCall]) -> dict[CallId,
             found[call_id], more, takes = _judged(state, call, count, beside)
             count, beside = count + more, beside.plus(takes)
     return found
-
-
-def forecast(state: RunState, call: HostCall) -> Outcome:
-    """The outcome of a forecast: JSON with subcalls, tokens and cost_usd (None where unknown).
-
-    The call's prompt is JSON too: ``calls``, ``chars`` (of their prompts, as far as they are
-    known), ``replies`` (how many replies of earlier calls later prompts hold), and ``bytes`` (of
-    the prompts in UTF-8; when it isn't told, one for each character).
-    """
-    return _judged(state, call, 0, under_way(state))[0]
 
 
 def _judged(

@@ -16,8 +16,11 @@ from effects.repls._functions import Answer, Ask, SubcallError, SubcallLimitErro
 from effects.repls._text import TextView
 from rlm_fsm import FakeAdapter, Policy, RunResult, SqliteLog, replay, run
 from rlm_fsm.event import CodeExecuted, CodePaused, ModelReplied
+from rlm_fsm.forecast import forecasts
+from rlm_fsm.ids import CallId
 from rlm_fsm.price import Price
-from rlm_fsm.values import HostCall
+from rlm_fsm.state import INITIAL
+from rlm_fsm.values import HostCall, Outcome
 
 # -- map_chunks
 
@@ -309,14 +312,14 @@ def test_a_tree_that_does_not_fit_is_refused_before_its_first_call(
 
 
 def test_a_forecast_that_code_makes_up_is_an_error_and_never_a_crash(tmp_path: Path) -> None:
-    from rlm_fsm.forecast import forecast
-    from rlm_fsm.state import INITIAL
+    def judged(prompt: str) -> Outcome:
+        call = HostCall(fn="f", prompt=prompt, kind="forecast")
+        return forecasts(INITIAL, {CallId("0.1"): call})[CallId("0.1")]
 
     for prompt in ("", "[]", "{}", '{"calls": -1, "chars": 0, "replies": 0}', "[" * 100_000):
-        outcome = forecast(INITIAL, HostCall(fn="f", prompt=prompt, kind="forecast"))
-        assert outcome.kind == "error"
-    sound = HostCall(fn="f", prompt='{"calls": 1, "chars": 4, "replies": 0}', kind="forecast")
-    assert json.loads(forecast(INITIAL, sound).text)["subcalls"] == 1
+        assert judged(prompt).kind == "error"
+    sound = '{"calls": 1, "chars": 4, "replies": 0}'
+    assert json.loads(judged(sound).text)["subcalls"] == 1
 
 
 def test_a_limit_between_levels_is_told_with_what_arrived() -> None:
