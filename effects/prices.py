@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from effects.calling import CostOf
 from rlm_fsm.errors import UsageError
+from rlm_fsm.numbers import number
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import AdapterPrice, Price, PriceTier
 from rlm_fsm.values import ModelResponse, Usage
@@ -83,7 +84,7 @@ def check_cost_limit(
     example = _model(adapters[unknown[0]]) or unknown[0]
     library = "" if has_list() else f", or install a price list: {INSTALL}"
     raise UsageError(
-        f"max_cost_usd={policy.max_cost_usd:g} can't be kept: nobody knows what these models "
+        f"max_cost_usd={number(policy.max_cost_usd)} can't be kept: nobody knows what these models "
         f"cost: {named}. Pass prices={{{example!r}: Price(prompt_usd_per_mtok=..., "
         f"completion_usd_per_mtok=...)}} (0 for a model of your own){library}"
     )
