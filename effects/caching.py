@@ -5,18 +5,23 @@
 2. The cache is asked when the call is performed: its intent is in the log, whatever answers it.
    So a call that was in flight when the process died asks the cache first.
 3. A reply is kept before its event is appended (a folder), or by the event itself (the log): there
-   is no moment in which a reply is in the log and not in the cache.
+   is no moment in which a reply is in the log and not in the cache. But a run that is stopped
+   while its reply is being kept doesn't wait for that: the reply is paid for, and belongs into the
+   log.
 4. A hit is an event like any other. Replay and resume read the log; they need no cache.
 5. Empty replies, and those that a content filter stopped, aren't kept: to ask again may help.
 6. What goes wrong with a cache is warned of once and never ends a run, whatever it raises or gives:
-   a cache that fails is a miss, and so is a reply with fields of other types.
+   a cache that fails is a miss, and so is a reply with fields of other types. One that hangs is
+   waited for as long as its run has time; neither the end of the run nor that of the program is.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
@@ -25,6 +30,7 @@ from effects.caches.base import Cache, CachedReply, CacheRequest, sound
 from effects.caches.files import FileCache
 from effects.caches.flights import FLIGHTS, Flight, arrival
 from effects.caches.keys import identity_of, key_of
+from effects.caches.threads import Threads
 from effects.calling import TEMPERATURE, told
 from effects.log.base import EventLog
 from rlm_fsm.effect import CallModel
@@ -62,11 +68,14 @@ class Store(Protocol):
 
 @dataclass(kw_only=True)
 class CacheStore:
-    """A `Cache` as a store: asked in worker threads."""
+    """A `Cache` as a store: asked in worker threads, which each event loop has of its own."""
 
     cache: Cache
     keeps_events: bool = False
     _warned: set[str] = field(default_factory=set[str])
+    _threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Threads] = field(
+        default_factory=WeakKeyDictionary[asyncio.AbstractEventLoop, Threads]
+    )
 
     @property
     def place(self) -> str:
@@ -98,7 +107,8 @@ class CacheStore:
                 return Failure(error)
 
         try:
-            done = await asyncio.to_thread(work)
+            loop = asyncio.get_running_loop()
+            done = await self._threads.setdefault(loop, Threads()).do(work)
         except RuntimeError as error:  # there is no thread to be had
             done = Failure(error)
         if is_successful(done):
@@ -147,8 +157,11 @@ class Caching:
     """One run's use of a store, if it has any. For the event loop that drives it."""
 
     store: Store | None = None
+    _led: set[Flight] = field(default_factory=set[Flight])
+    """Flights whose call is under way."""
     _unsaved: dict[str, Flight] = field(default_factory=dict[str, Flight])
     """Flights with a reply that isn't in the log yet, by key."""
+    _is_released: bool = False
 
     def applies_to(self, effect: CallModel) -> bool:
         """Whether a call may be answered from what is known."""
@@ -189,7 +202,11 @@ class Caching:
                 FLIGHTS.close(self._unsaved.pop(event.cache_key))
 
     def release(self) -> None:
-        """The run is driven no further: what it hasn't appended is lost."""
+        """The run is driven no further: what it hasn't appended is lost, and nobody is to wait for
+        a call of it that goes on although it was cancelled."""
+        self._is_released = True
+        for flight in self._led:
+            FLIGHTS.land(flight, None)
         for flight in self._unsaved.values():
             FLIGHTS.close(flight)
         self._unsaved.clear()
@@ -201,6 +218,7 @@ class Caching:
         key = flight.place[1]
         reply: CachedReply | None = None
         is_saved = True
+        self._led.add(flight)
         try:
             reply = await store.find(key)
             if reply is not None:
@@ -209,8 +227,9 @@ class Caching:
             is_saved = not store.keeps_events
             return reply, outcome
         finally:
+            self._led.discard(flight)
             FLIGHTS.land(flight, reply)
-            if is_saved or reply is None:
+            if is_saved or reply is None or self._is_released:
                 FLIGHTS.close(flight)
             else:
                 self._unsaved[key] = flight
@@ -239,12 +258,14 @@ def _asked(
 async def _make(
     store: Store, key: str, request: CacheRequest, call: Call
 ) -> tuple[CachedReply | None, Outcome]:
-    """Make the call and keep its reply: what was kept, and the outcome."""
+    """Make the call and keep its reply: what was kept, and the outcome. A cancellation while it is
+    being kept is left to whoever runs the task: the outcome is given all the same."""
     outcome = await call()
     reply = _kept(outcome) if isinstance(outcome, ModelReplied) else None
     if reply is None or isinstance(outcome, ModelFailed):
         return None, outcome
-    await store.keep(key, reply, request)
+    with suppress(asyncio.CancelledError):
+        await store.keep(key, reply, request)
     return reply, replace(outcome, cache_key=key)
 
 

@@ -7,23 +7,25 @@ It knows how to perform effects and nothing else: what is done next is the reduc
    in the order of `step`.
 2. Each effect ends in exactly one event. Failures of the world are events; an exception that
    leaves `drive` is a fault of the log or of ours.
-3. A lone effect, with nothing else in flight, is awaited in place: an ordinary turn needs no task.
+3. A lone effect, with nothing else in flight, is awaited in place: an ordinary cell needs no task.
+   A call of a model has one, so that the run can end without it (`leaving`).
 4. Sessions follow the state, and are no effects (`keeping`).
-5. When the loop is cancelled, what has arrived is appended, and `Cancelled` after it, with the
-   calls that were announced and not made. Calls in flight are cancelled, cells are stopped, and the
-   cancellation goes on to the caller.
+5. When the loop is cancelled, calls in flight are cancelled, and cells are stopped. What had
+   arrived is appended, replies that came all the same, and `Cancelled` after it, with the calls
+   that were announced and not made. Then the cancellation goes on to the caller.
 6. Under `Policy.max_seconds` a timer runs. When it ends, `DeadlinePassed` ends the run, as in 5.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from effects import leaving
 from effects.adapters.base import ModelAdapter
 from effects.caching import Caching
 from effects.calling import CostOf, call_model, cancellations, no_cost, unknown_adapter
@@ -58,6 +60,7 @@ from rlm_fsm.event import (
     ModelReplied,
     ReplFailed,
     RunStarted,
+    ToolReturned,
 )
 from rlm_fsm.fold import advance, pending
 from rlm_fsm.ids import ROOT, CallId, FrameId, RunId
@@ -164,6 +167,8 @@ class Interpreter:
             raise
         finally:
             await self._release()
+        if cancellations() > self._cancelled_before:
+            raise asyncio.CancelledError  # it came while things were being closed
         return self.state
 
     # -- events ------------------------------------------------------------------------------
@@ -195,8 +200,7 @@ class Interpreter:
         """Drop what belongs to frames that are gone."""
         open_frames = self.state.frames
         self._texts.forget(open_frames)
-        for repl in self._sessions.ended(open_frames):
-            self._spawn(self._retire(repl))
+        self._sessions.retire(open_frames)
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -205,14 +209,14 @@ class Interpreter:
         if cancellations() > self._cancelled_before:
             raise asyncio.CancelledError  # nothing more is begun
         alone = not self._tasks and not self._inbox and self._timer is None
-        if alone and len(effects) == 1:
+        if alone and len(effects) == 1 and not isinstance(effects[0], CallModel):
             outcome = await self._perform(effects[0])
             if cancellations() > self._cancelled_before:
                 self._inbox.append(outcome)
-                raise asyncio.CancelledError  # an adapter or a session of the user's swallowed it
+                raise asyncio.CancelledError  # a session of the user's swallowed it
             return (outcome,)
         for effect in effects:
-            self._spawn(self._feed(effect))
+            self._tasks.add(asyncio.create_task(self._feed(effect)))
         if self._inbox:
             await asyncio.sleep(0)  # what was just started goes first
         while not self._inbox and not self._is_ending:
@@ -222,18 +226,27 @@ class Interpreter:
             if self._crash is not None:
                 raise self._crash
         if self._is_ending:
+            await self._wind_up()
             return self._and_last(DeadlinePassed(clock_s=self._clock_s()))
         count = self.portions.size(len(self._inbox), self.state.in_flight)
         return [self._inbox.popleft() for _ in range(count)]
 
     async def _feed(self, effect: Effect) -> None:
+        """Perform an effect; its outcome goes into the inbox."""
         try:
-            if not self._is_ending:
-                self._inbox.append(await self._perform(effect))
+            if self._is_ending:
+                return
+            outcome = await self._perform(effect)
+            is_stopped = self._is_ending and cancellations() > 0
+            if not is_stopped or isinstance(outcome, ModelReplied | ToolReturned):
+                self._inbox.append(outcome)  # how a stopped call fails says nothing of it
         except Exception as fault:
             self._crash = fault
-        finally:
-            self._ended()
+        finally:  # in a callback it would be one more turn of the event loop a call
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
+            self._arrived.set()
 
     async def _perform(self, effect: Effect) -> Event:
         """Perform one effect: its one outcome."""
@@ -325,30 +338,20 @@ class Interpreter:
             context = Context.from_text(self._texts.prompt(frame.context.digest))
         return self.open_repl(context)
 
-    async def _retire(self, repl: Repl) -> None:
-        try:
-            await self._sessions.close(repl)
-        finally:
-            self._ended()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Start a task; it must end in `_ended`."""
-        self._tasks.add(asyncio.create_task(work))
-
-    def _ended(self) -> None:
-        """The running task is over. A callback would be one more turn of the event loop a call."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.discard(task)
-        self._arrived.set()
-
     async def _cancelled(self) -> None:
-        self._is_ending = True
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)  # replies that are there already go into the inbox
+        await self._wind_up()
         if self.state.seq and not self.state.is_over:
             cancelled = Cancelled(reason="cancelled by the caller", clock_s=self._clock_s())
             self._commit(self._and_last(cancelled))
+
+    async def _wind_up(self) -> None:
+        """Stop what is in flight. What is there already goes into the inbox, and replies that come
+        meanwhile: they are paid for."""
+        self._is_ending = True
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        await leaving.stop(self._tasks, whose=f"run {self.run_id}")
+        self._tasks.clear()
 
     def _and_last(self, end: Cancelled | DeadlinePassed) -> Sequence[Event]:
         """All that has arrived, and what ends the run, with the calls that were not made."""
@@ -362,15 +365,11 @@ class Interpreter:
         """Stop what is in flight and end every session, also while being cancelled."""
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._wind_up()
         self.caching.release()
-        await self._sessions.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._sessions.stop()
 
     def _watch_time(self) -> None:
         """Set the timer for what is left of the run's seconds."""

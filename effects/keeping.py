@@ -38,6 +38,8 @@ class Keeper:
     _recorder: Recorder = field(default_factory=Recorder)
     """Cells of sessions that are to be brought back when they are first needed."""
     _warm: asyncio.Task[None] | None = None
+    _closing: dict[asyncio.Task[None], Repl] = field(default_factory=dict[asyncio.Task[None], Repl])
+    """Sessions of frames that are gone."""
 
     def take(self, state: RunState, event: Event, effects: tuple[Effect, ...]) -> None:
         """Note a step of the run that was restored: the state after it, and what it caused."""
@@ -88,12 +90,19 @@ class Keeper:
         self._repls[frame] = self.new(frame)
         return False
 
-    def ended(self, open_frames: Collection[FrameId]) -> list[Repl]:
-        """The sessions of frames that are gone, for the caller to `close`."""
-        gone = [frame for frame in self._repls if frame not in open_frames]
-        for frame in gone:
+    def retire(self, open_frames: Collection[FrameId]) -> None:
+        """Begin to close the sessions of frames that are gone."""
+        for frame in [frame for frame in self._repls if frame not in open_frames]:
             self.saver.forget(frame)
-        return [self._repls.pop(frame) for frame in gone]
+            repl = self._repls.pop(frame)
+            task = asyncio.create_task(self.close(repl))
+            self._closing[task] = repl
+            task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        """A session was closed, or somebody has cancelled that: it is left to `stop` then."""
+        if not task.cancelled():
+            self._closing.pop(task, None)
 
     async def close(self, repl: Repl) -> None:
         """End a session; a failure is logged."""
@@ -103,7 +112,8 @@ class Keeper:
             _logger.exception("closing a REPL failed")
 
     async def stop(self) -> None:
-        """End every session, also while being cancelled."""
+        """End every session, also while being cancelled: whoever waits has to look whether it
+        was."""
         if self._warm is not None:
             self._warm.cancel()
         with suppress(asyncio.CancelledError):
@@ -111,6 +121,11 @@ class Keeper:
         if self._warm is not None:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(self._warm, return_exceptions=True)
-        for repl in self._repls.values():
-            await self.close(repl)
+        sessions = [*self._closing.values(), *self._repls.values()]
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._closing, return_exceptions=True)
+        for repl in sessions:
+            with suppress(asyncio.CancelledError):
+                await self.close(repl)
+        self._closing.clear()
         self._repls.clear()
