@@ -8,20 +8,21 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
 
 from effects.adapters.base import ModelAdapter
 from effects.arguments import (
-    check_code,
+    check_at,
     check_function,
     check_going_on,
     check_listener,
+    check_logger,
     check_objects,
 )
 from effects.backends import ReplFactory
 from effects.cache_choice import CacheLike, cache_choice
+from effects.changes import changes_of
 from effects.jobs import Edit, Parts, branch, go_on, open_log
 from effects.listeners import Listener
 from effects.log.base import EventLog, RunInfo
@@ -37,11 +38,10 @@ from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from effects.waiting import run_job
+from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, OnUncertain
-from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import Price
-from rlm_fsm.profiles import profile_of
 from rlm_fsm.state import RunState
 
 __all__ = ["RLM", "arun", "fork", "replay", "resume", "run", "runs"]
@@ -108,7 +108,7 @@ def resume(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
-        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
+        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools, logger),
         cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
@@ -147,7 +147,7 @@ def fork(
     repl_extensions: Extensions | None = None,
     doc_tools: Mapping[str, Callable[..., Any]] | None = None,
     cache: CacheLike = None,
-    repl_backend: ReplFactory | None = None,
+    repl_backend: str | ReplFactory | None = None,
     repl_limits: ReplLimits | None = None,
     prices: Mapping[str, Price] | None = None,
     on_changed_output: OnChangedOutput = "raise",
@@ -159,21 +159,15 @@ def fork(
 
     Nothing shared is copied or paid again. `edit` is another form of event `at` (an event, or a
     function from the old to the new one), for a reply or a cell that is to be different; `changes`
-    are options by name (``policy=``, ``max_tokens=`` ...) that hold from there on. To change a
-    prompt, edit event 1.
+    are options by name (``policy=``, ``max_tokens=`` ...), as `RLM` takes them, that hold from
+    there on. To change a prompt, edit event 1.
 
     Raises what `resume` raises.
     """
-    check_objects(policy=changes.get("policy"))
+    check_at(at)
     check_going_on(on_changed_output=on_changed_output)
-    check_code("fallback_code", changes.get("fallback_code"))
-    unknown = sorted(changes.keys() - {field.name for field in fields(Options)})
-    if unknown:
-        raise TypeError(f"fork() has no option {', '.join(unknown)}")
-    if "profile" in changes:
-        changes["profile"] = profile_of(
-            changes["profile"], None if adapter is None else model_name(adapter)
-        )
+    if isinstance(repl_backend, str):
+        changes, repl_backend = {**changes, "repl_backend": repl_backend}, None
     parts = _parts(
         log=log,
         adapter=adapter,
@@ -181,7 +175,7 @@ def fork(
         subcall_adapter=subcall_adapter,
         adapters=adapters,
         output_type=output_type,
-        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools),
+        toolbox=_toolbox(tools, on_approval, repl_extensions, doc_tools, logger),
         cache=cache,
         repl_backend=repl_backend,
         repl_limits=repl_limits,
@@ -191,6 +185,7 @@ def fork(
         run_id=run_id,
         must_ask=True,
     )
+    changes = changes_of(changes, model_name(parts.adapters["root"]))
     return run_job(
         lambda: branch(
             parts,
@@ -239,6 +234,9 @@ def replay(
     check_objects(repl_limits=repl_limits)
     target = log_of(run_id, log)
     if at is not None:
+        check_at(at)
+        if run_code:
+            raise UsageError("at= shows a state and run_code= runs the whole: give one of them")
         return state_after(target, run_id, at)
     limits = repl_limits or ReplLimits()
     opened = context_of(context)
@@ -281,8 +279,9 @@ def _parts(
 ) -> Parts:
     """The parts of a run that exists. Unless it `must_ask`, it needs no adapter once it has
     finished."""
-    check_objects(repl_limits=repl_limits)
+    check_objects(repl_limits=repl_limits, prices=prices)
     check_listener(event_listener)
+    check_logger(logger)
     target = log_of(run_id, log)
     none_needed = adapter is None and model is None and not must_ask
     if none_needed and _is_finished(target, run_id):
@@ -309,10 +308,12 @@ def _toolbox(
     on_approval: OnApproval | None,
     repl_extensions: Extensions | None,
     doc_tools: Mapping[str, Callable[..., Any]] | None,
+    logger: logging.Logger | None,
 ) -> Toolbox:
     check_function("on_approval", on_approval)
-    log_diag = logging.getLogger("rlm_fsm").debug
-    bound = extensions_of(repl_extensions, doc_tools, rlm=None, log_diag=log_diag)
+    check_logger(logger)
+    told = logger or logging.getLogger("rlm_fsm")
+    bound = extensions_of(repl_extensions, doc_tools, rlm=None, logger=told)
     return Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval)
 
 

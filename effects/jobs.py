@@ -19,19 +19,19 @@ from effects import kept, sandboxes
 from effects.adapters.base import ModelAdapter
 from effects.backends import ReplFactory, repl_factory
 from effects.cache_choice import CacheChoice, again, caching_of, noting, recorded_as
+from effects.changes import options_now, tools_now
 from effects.context import Context
 from effects.interpreter import Interpreter
 from effects.listeners import Listener
 from effects.log.base import EventLog
 from effects.models import describe
-from effects.prices import check_cost_limit, costs, prices_again
-from effects.refusals import check_begun, check_limit, check_type
+from effects.prices import costs
+from effects.refusals import check_begun, check_limit, check_type, no_such_event
 from effects.repls._pool import POOL
 from effects.repls.base import ReplLimits, SnapshotRule
 from effects.result import RunResult, result_of
 from effects.sessions import OnChangedOutput
 from effects.tools import Toolbox
-from effects.tools.named import given_again
 from effects.typed import AnswerType
 from rlm_fsm._version import __version__
 from rlm_fsm.errors import (
@@ -153,9 +153,9 @@ async def go_on(
         check_limit(state, policy)
         check_type(name, parts.answer_type, state.options.answer_schema)
         changes: dict[str, Any] = {} if policy is None else {"policy": policy}
-        changes |= _tools_now(parts, name, state.options)
+        changes |= tools_now(name, state.options, parts.toolbox)
         parts = _with_cache(parts, had)
-        options = _options_now(parts, state.options, changes)
+        options = options_now(state.options, changes, parts.adapters, parts.prices)
         _settle(interpreter, parts, context, options)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
         resumed = RunResumed(
@@ -186,7 +186,7 @@ async def branch(
         parent, fork = log.find(run_id), new_run_id()
         events = [logged.event for logged in log.load(parent, until=at)]
         if not 1 <= at == len(events):
-            raise UsageError(f"at={at}: the run {parent} has events 1 to {len(events)}")
+            raise no_such_event(log, parent, at)
         interpreter = _interpreter(parts, log, fork, on_changed_output)
         boundary, tail = branching(events)
         if edit is not None:
@@ -202,11 +202,11 @@ async def branch(
         elif before.seq:
             check_type(parent, None, before.options.answer_schema)
         begun = next((event.options for event in tail if _starts(event)), before.options)
-        changes = {**changes, **_tools_now(parts, parent, begun)}
-        backend = parts.backend(replace(before.options, **changes))
-        sandbox = await sandboxes.checked(backend, parts.repl_limits)
+        changes = {**changes, **tools_now(parent, begun, parts.toolbox)}
+        options = options_now(begun, changes, parts.adapters, parts.prices)
+        sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)
         environment = {**parts.environment(), **sandbox}
-        own = advance(before, _own_start(parts, environment, before, tail, changes)).events
+        own = advance(before, _own_start(options, environment, before, tail)).events
         interpreter.restore(own)
         _settle(interpreter, parts, context, interpreter.state.options)
         stack.enter_context(log.lead(fork))
@@ -216,20 +216,11 @@ async def branch(
 
 
 def _own_start(
-    parts: Parts,
-    environment: Mapping[str, str],
-    before: RunState,
-    tail: Sequence[Event],
-    changes: Mapping[str, Any],
+    options: Options, environment: Mapping[str, str], before: RunState, tail: Sequence[Event]
 ) -> list[Event]:
     """What a fork appends first: that it goes on, under which options, and its own outcome."""
     if before.seq == 0:
-        return [
-            replace(e, options=_options_now(parts, e.options, changes), environment=environment)
-            for e in tail
-            if _starts(e)
-        ]
-    options = _options_now(parts, before.options, changes)
+        return [replace(e, options=options, environment=environment) for e in tail if _starts(e)]
     resumed = RunResumed(
         options=None if options == before.options else options,
         is_fork=True,
@@ -241,25 +232,6 @@ def _own_start(
 def _with_cache(parts: Parts, had: Mapping[str, str]) -> Parts:
     """The parts of a run that goes on: with the cache that it had, unless one was chosen."""
     return parts if parts.cache is not None else replace(parts, cache=again(had))
-
-
-def _options_now(parts: Parts, before: Options, changes: Mapping[str, Any]) -> Options:
-    """The options of a run that goes on with these adapters.
-
-    Raises `UsageError` for a limit of cost that can't be kept.
-    """
-    options = replace(before, **changes)
-    if options.rules < 2:
-        return options
-    options = replace(options, prices=prices_again(parts.adapters, parts.prices, before.prices))
-    check_cost_limit(options.policy, parts.adapters, options.prices)
-    return options
-
-
-def _tools_now(parts: Parts, run_id: RunId, before: Options) -> dict[str, Any]:
-    """The tools of a run that goes on, as they are now. Raises what `given_again` raises."""
-    now = tuple(tool.spec for tool in given_again(run_id, before.tools, parts.toolbox.tools))
-    return {} if now == before.tools else {"tools": now}
 
 
 def _starts(event: Event) -> TypeGuard[RunStarted]:

@@ -24,6 +24,8 @@ def resolve_adapter(adapter: object, model: str | None, settings: Settings) -> M
         if model is not None:
             raise UsageError("pass adapter= or model=, not both")
         return check_adapter(adapter)
+    if model is not None and not isinstance(cast(object, model), str):
+        raise UsageError(f"model={model!r}: give the name of a model, such as 'openai:gpt-5'")
     name = model or settings.model
     if name is None or not (settings.has_endpoint or name.startswith("ollama:")):
         raise UsageError(WAYS)

@@ -24,6 +24,12 @@ def check_begun(log: EventLog, run_id: RunId) -> None:
             )
 
 
+def no_such_event(log: EventLog, run_id: RunId, at: int) -> UsageError:
+    """The error for a number that no event of the run has."""
+    last = sum(1 for _ in log.load(run_id))
+    return UsageError(f"at={at}: the run {run_id} has events 1 to {last}")
+
+
 def check_limit(state: RunState, policy: Policy | None) -> None:
     """Refuse to go on under the limit that ended the run: it would end at once, and again."""
     if state.limit is None:

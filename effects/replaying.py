@@ -7,19 +7,22 @@ sessions, and what they ask and print is compared with what the log has.
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import Protocol
 
 from effects import kept
 from effects.backends import repl_factory
 from effects.context import Context
 from effects.jobs import open_log
 from effects.log.base import EventLog, Logged
+from effects.refusals import no_such_event
 from effects.repls.base import ReplLimits
 from effects.result import RunResult, result_of
 from effects.sessions import bring_back
 from effects.typed import AnswerType
 from effects.waiting import run_job
 from rlm_fsm.cells import Recorder
-from rlm_fsm.errors import IllegalEvent, ReplayDiverged, UsageError
+from rlm_fsm.effect import Effect
+from rlm_fsm.errors import IllegalEvent, ReplayDiverged
 from rlm_fsm.event import CodePaused, Event, RunStarted
 from rlm_fsm.ids import ROOT, RunId
 from rlm_fsm.reducer import step
@@ -49,13 +52,21 @@ def replayed(
     return result_of(name, state, lambda: events, answer_type)
 
 
+class Taker(Protocol):
+    """Takes the steps of a fold."""
+
+    def take(self, state: RunState, event: Event, effects: tuple[Effect, ...]) -> None:
+        """The state after a step, the event, and what it caused."""
+        ...
+
+
 def folded(
     logged: Iterable[Logged],
     run_id: RunId,
-    recorder: Recorder | None = None,
+    taker: Taker | None = None,
     events: list[Event] | None = None,
 ) -> RunState:
-    """The state after these events. `ReplayDiverged` names the run and the first that differs."""
+    """The state after these events; `taker` is told each. `ReplayDiverged` names the run and the first that differs."""
     state = INITIAL
     for item in logged:
         try:
@@ -68,8 +79,8 @@ def folded(
             raise ReplayDiverged(
                 run_id=run_id, seq=item.seq, expected=str(illegal), found=item.event
             ) from illegal
-        if recorder is not None:
-            recorder.take(state, item.event, effects)
+        if taker is not None:
+            taker.take(state, item.event, effects)
         if events is not None:
             events.append(item.event)
     return state
@@ -81,8 +92,8 @@ def state_after(target: str | EventLog, run_id: str, at: int) -> RunState:
         log = open_log(target, stack)
         name = log.find(run_id)
         state = folded(log.load(name, until=at), name)
-    if at < 1 or state.seq != at:
-        raise UsageError(f"at={at}: the run {name} has events 1 to {state.seq}")
+        if at < 1 or state.seq != at:
+            raise no_such_event(log, name, at)
     return state
 
 

@@ -15,8 +15,13 @@ from effects.arguments import (
     check_going_on,
     check_listener,
     check_log,
+    check_logger,
+    check_names,
     check_objects,
+    check_query,
     check_run_id,
+    check_whole,
+    patterns_of,
 )
 from effects.backends import ReplFactory, repl_factory
 from effects.cache_choice import CacheLike, cache_choice
@@ -36,7 +41,7 @@ from effects.tools.extensions import Extensions, extensions_of
 from effects.tools.named import ToolLike, listed, tools_of
 from effects.typed import answer_type
 from effects.waiting import Job, run_job
-from effects.windows import history_room, share_of
+from effects.windows import compacting, share_of
 from rlm_fsm.errors import RunNotFound, UsageError
 from rlm_fsm.event import OnUncertain
 from rlm_fsm.options import Options
@@ -112,15 +117,15 @@ class RLM:
         logger: logging.Logger | None = None,
     ) -> None:
         """See the reference page of the options for what each means."""
-        check_objects(policy=policy, repl_limits=repl_limits)
+        check_objects(policy=policy, repl_limits=repl_limits, profile=profile, prices=prices)
         check_listener(event_listener)
+        check_logger(logger)
         check_function("on_approval", on_approval)
         check_code("fallback_code", fallback_code)
+        check_whole("store_context_chars", store_context_chars, "a number of characters", least=0)
         settings = read_settings(os.environ)
         root = resolve_adapter(adapter, model, settings)
         kind = None if output_type is None else answer_type(output_type)
-        logger = logger or logging.getLogger("rlm_fsm")
-        bound = extensions_of(repl_extensions, doc_tools, rlm=self, log_diag=logger.debug)
         known = adapters_of(root, subcall_adapter, adapters)
         self.parts = Parts(
             adapters=known,
@@ -130,16 +135,12 @@ class RLM:
             repl_backend=repl_backend,
             repl_limits=repl_limits or ReplLimits(),
             listeners=() if event_listener is None else (event_listener,),
-            logger=logger,
+            logger=logger or logging.getLogger("rlm_fsm"),
             store_context_chars=store_context_chars,
             answer_type=kind,
-            toolbox=Toolbox(tools=tools_of([*listed(tools), *bound]), on_approval=on_approval),
+            toolbox=Toolbox(tools=tools_of(listed(tools)), on_approval=on_approval),
         )
-        share = share_of(compaction)
-        if share and not max_history_tokens:
-            most = max(max_tokens, compaction_max_tokens)
-            max_history_tokens = history_room(self.parts.adapters, most)
-        self.options = Options(
+        options = Options(
             policy=policy or Policy(),
             profile=profile_of(profile, model_name(root)),
             max_tokens=max_tokens,
@@ -150,7 +151,6 @@ class RLM:
             system_prompt_supplement=system_prompt_supplement,
             conversation_history=conversation_history,
             max_history_tokens=max_history_tokens,
-            compaction=share,
             compaction_limit=compaction_limit,
             compaction_max_tokens=compaction_max_tokens,
             repl_backend=repl_backend if isinstance(repl_backend, str) else "custom",
@@ -180,13 +180,26 @@ class RLM:
             max_concurrent_tools=max_concurrent_tools,
             prices=prices_of(self.parts.adapters, prices),
         )
+        self.options = compacting(options, share_of(compaction), known)
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)
         repl_factory(repl_backend, self.parts.repl_limits, self.options)
+        # Last, since `repl_extensions` is given this object, and may look at all of it.
+        self._extend(repl_extensions, doc_tools)
 
     def __repr__(self) -> str:
         return (
             f"RLM({describe(self.parts.adapters['root'])}, profile={self.options.profile.name!r})"
         )
+
+    @property
+    def adapter(self) -> ModelAdapter:
+        """What asks the model of the root's turns."""
+        return self.parts.adapters["root"]
+
+    @property
+    def subcall_adapter(self) -> ModelAdapter:
+        """What asks the model of subcalls: the root's, unless another was given."""
+        return self.parts.adapters["subcall"]
 
     def run(self, query: str, context: object = None) -> RunResult:
         """Answer `query` over `context` and return the result.
@@ -244,8 +257,7 @@ class RLM:
 
     def _job(self, query: str, context: object, *listeners: Listener) -> Job[RunResult]:
         """A run that has been checked and not started."""
-        if not isinstance(cast(object, query), str) or not query.strip():
-            raise UsageError("the query is empty: pass the question as text")
+        check_query(query)
         opened = context_of(context)
         if opened is None:
             raise UsageError(
@@ -253,6 +265,19 @@ class RLM:
             )
         parts = replace(self.parts, listeners=(*self.parts.listeners, *listeners))
         return lambda: begin(parts, query, opened, self.options)
+
+    def _extend(
+        self,
+        repl_extensions: Extensions | None,
+        doc_tools: Mapping[str, Callable[..., Any]] | None,
+    ) -> None:
+        """Offer these functions too."""
+        toolbox, logger = self.parts.toolbox, self.parts.logger
+        bound = extensions_of(repl_extensions, doc_tools, rlm=self, logger=logger)
+        if bound:
+            tools = tools_of([*toolbox.tools.values(), *bound])
+            self.parts = replace(self.parts, toolbox=replace(toolbox, tools=tools))
+            self.options = replace(self.options, tools=tuple(t.spec for t in tools.values()))
 
 
 def log_target(log: LogLike) -> str | EventLog:
@@ -286,9 +311,9 @@ def adapters_of(
     subcall_adapter: ModelAdapter | None,
     adapters: Mapping[str, ModelAdapter] | None,
 ) -> Mapping[str, ModelAdapter]:
+    check_objects(adapters=adapters)
     named = adapters or {}
-    if not isinstance(named, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError(f"adapters={adapters!r}: give adapters by name, as a dict")
+    check_names(named)
     for name, argument in (("root", "adapter"), ("subcall", "subcall_adapter")):
         if name in named:
             raise UsageError(f"adapters={{{name!r}: ...}}: this one is given as {argument}=")
@@ -297,13 +322,6 @@ def adapters_of(
         "root": root,
         "subcall": root if subcall_adapter is None else check_adapter(subcall_adapter),
     }
-
-
-def patterns_of(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Patterns as `Options` has them; a lone text is an error, not a pattern for each letter."""
-    if isinstance(given, str):
-        raise UsageError(f"auto_finalize_reject_patterns={given!r}: give a list of patterns")
-    return tuple(given or ())
 
 
 def context_of(value: object) -> Context | None:

@@ -7,10 +7,12 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from effects.prices import INSTALL, has_list, model_listed
 from rlm_fsm.errors import UsageError
+from rlm_fsm.options import Options
 
 FILLED = 0.75
 """Share of a window that is counted on."""
@@ -25,6 +27,14 @@ def share_of(compaction: object) -> float:
     if not isinstance(compaction, int | float):
         raise UsageError(f"compaction={compaction!r}: give True, or a share such as 0.8")
     return float(compaction)
+
+
+def compacting(options: Options, share: float, adapters: Mapping[str, Any]) -> Options:
+    """The options with this share for `compaction`, and with room where nobody said how much."""
+    room = options.max_history_tokens
+    if share and not room:
+        room = history_room(adapters, max(options.max_tokens, options.compaction_max_tokens))
+    return replace(options, compaction=share, max_history_tokens=room)
 
 
 def history_room(adapters: Mapping[str, Any], max_tokens: int) -> int:

@@ -114,7 +114,8 @@ class MaxSubcallsExceeded(PolicyError):
 
 
 class MaxRecursionExceeded(PolicyError):
-    """`Policy.max_recursion_depth` was reached."""
+    """Never raised: below the deepest sub-run that `Policy.max_recursion_depth` allows, subcalls
+    are plain calls. The name is kept for programs that catch it."""
 
 
 class MaxTokensExceeded(PolicyError):

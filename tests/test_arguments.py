@@ -37,16 +37,43 @@ from rlm_fsm.errors import ModelError, RunNotFound, UsageError
         ({"recursive_subcalls": 1}, "recursive_subcalls=1: give True or False"),
         ({"event_listener": 5}, "event_listener=5: give an object with a method handle(event)"),
         ({"on_approval": 5}, "on_approval=5: give a function"),
+        ({"adapters": {3: FakeAdapter()}}, "adapters={3: ...}: the name is no text"),
+        ({"adapters": {"": FakeAdapter()}}, "adapters={'': ...}: the name is no text"),
+        ({"adapters": ""}, "adapters='': give adapters by name"),
+        ({"logger": "x"}, "logger='x': give a logging.Logger, or None"),
+        ({"auto_finalize_reject_patterns": 3}, "=3: give a list of patterns"),
+        ({"auto_finalize_reject_patterns": {"a": 1}}, "give a list of patterns"),
+        ({"prices": 5}, "prices=5: give prices by the names of models"),
+        ({"profile": [3]}, "profile=[3]: give the name of a profile"),
+        ({"adapter": None, "model": 3}, "model=3: give the name of a model"),
+        ({"store_context_chars": "x"}, "store_context_chars='x': give a number of characters"),
+        ({"store_context_chars": -1}, "store_context_chars=-1: give a number of characters"),
+        ({"compaction": True, "max_tokens": "x"}, "max_tokens='x': give a whole number"),
     ],
 )
 def test_a_run_refuses_what_it_cannot_use(given: dict[str, Any], told: str, tmp_path: Path):
     log = tmp_path / "log.sqlite"
     adapter = FakeAdapter(script=["FINAL: 1"])
     with pytest.raises(UsageError) as refused:
-        run("What?", "text", adapter=adapter, **{"log": log, **given})
+        run("What?", "text", **{"adapter": adapter, "log": log, **given})
     assert told in str(refused.value)
     assert not log.exists()
     assert not adapter.call_log
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (3, "query=3: give the question as a text"),
+        (None, "query=None: give the question as a text"),
+        (" ", "the query is empty"),
+    ],
+)
+def test_what_is_no_question_is_refused(query: Any, told: str, tmp_path: Path):
+    log = tmp_path / "log.sqlite"
+    with pytest.raises(UsageError, match=told):
+        run(query, "text", adapter=FakeAdapter(), log=log)
+    assert not log.exists()
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,15 @@ def test_a_closing_turn_that_the_budget_forbids_leaves_no_trace(log: Path):
     assert result.usage.steps <= 4  # three, and the closing one
 
 
+@pytest.mark.parametrize("on_limit", ["finalize", "raise"])
+def test_calls_below_the_deepest_sub_run_are_plain_ones(on_limit: Any, log: Path):
+    policy = Policy(max_recursion_depth=0, on_limit=on_limit)
+    asks = code("print(llm_query('a'), rlm_query('b'), *llm_batch(['c']))\nSUBMIT('all')")
+    result = go(Model(asks), log, policy=policy, recursive_subcalls=True)
+    assert (result.status, result.output, result.usage.subcalls) == ("finished", "all", 3)
+    assert [step.kind for step in result.trace if step.frame != "0"] == []
+
+
 def test_turns_whose_call_failed_are_not_used_up_however_often_a_run_is_resumed(log: Path):
     down = Model(RuntimeError("down"))
     with pytest.raises(ModelError) as failed:

@@ -350,7 +350,7 @@ def test_giving_up_is_a_result_and_not_an_exception(log: Path):
     ("arguments", "says"),
     [
         ({"query": "  "}, "query is empty"),
-        ({"query": None}, "query is empty"),
+        ({"query": None}, "query=None: give the question"),
         ({"context": None}, "no context"),
         ({"context": 5}, "a list of str"),
         ({"context": Path("no/such/file.txt")}, "no/such/file.txt"),

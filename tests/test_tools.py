@@ -471,6 +471,66 @@ def test_extensions_and_document_tools_are_called_by_their_names():
     assert isinstance(seen["rlm"], RLM)
 
 
+def test_extensions_may_look_at_the_whole_rlm():
+    seen: list[Any] = []
+    adapter, cheap = model(), FakeAdapter()
+
+    def extend(*, rlm: RLM, **_: Any) -> dict[str, Any]:
+        seen.extend([rlm.adapter, rlm.subcall_adapter, rlm.options.max_tokens, rlm.parts.log])
+        return {"room": lambda: rlm.options.max_tokens}
+
+    rlm = RLM(
+        adapter,
+        subcall_adapter=cheap,
+        max_tokens=77,
+        log=":memory:",
+        tools=[weather],
+        repl_extensions=extend,
+    )
+    assert seen == [adapter, cheap, 77, ":memory:"]
+    assert [tool.name for tool in rlm.options.tools] == ["weather", "room"]
+    assert printed("print(room())", repl_extensions=extend, max_tokens=99) == "99\n"
+
+
+def test_an_rlm_without_a_subcall_adapter_asks_its_only_one():
+    adapter = model()
+    rlm = RLM(adapter, log=":memory:")
+    assert (rlm.adapter, rlm.subcall_adapter) == (adapter, adapter)
+
+
+def test_extensions_note_what_they_like_and_may_add_nothing(caplog: pytest.LogCaptureFixture):
+    def extend(*, log_diag: Any, **_: Any) -> None:
+        log_diag("only words: 100%")
+        log_diag("search", {"found": 3})
+        log_diag("sizes", [1, 2], "more")
+
+    with caplog.at_level("DEBUG", logger="rlm_fsm"):
+        rlm = RLM(model(), log=":memory:", repl_extensions=extend)
+    assert rlm.options.tools == ()
+    assert [record.getMessage() for record in caplog.records] == [
+        "only words: 100%",
+        "search {'found': 3}",
+        "sizes [1, 2] more",
+    ]
+
+
+def test_extensions_of_a_run_that_goes_on_have_the_rlm_that_goes_on_with_it(tmp_path: Path):
+    seen: list[Any] = []
+
+    def extend(*, rlm: RLM | None, **_: Any) -> dict[str, Any]:
+        seen.append(rlm)
+        return {"shout": lambda text: text.upper()}
+
+    log, few = tmp_path / "log.sqlite", Policy(max_steps=1)
+    options: dict[str, Any] = {"log": log, "repl_extensions": extend}
+    run_id = RLM(FakeAdapter(["x = 1"]), policy=few, **options).run("q", "text").run_id
+    more = Policy(max_steps=9)
+    rlm = RLM(FakeAdapter(["FINAL_VAR: x"]), **options)
+    assert rlm.resume(run_id, policy=more).output == "1"
+    fork(run_id, at=1, adapter=FakeAdapter(["FINAL: 2"]), policy=more, **options)
+    assert seen[1:] == [rlm, None]
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

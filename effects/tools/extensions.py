@@ -5,16 +5,20 @@ CPython, so an object of the caller's program can't be put into it: what code ca
 is the function on the host, with plain data going there and back.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from effects.tools.declared import Tool, tool
 from rlm_fsm.errors import UsageError
 
-Extensions = Callable[..., Mapping[str, Callable[..., Any]]]
+Extensions = Callable[..., Mapping[str, Callable[..., Any]] | None]
 """Called with ``rlm=``, ``repl=``, ``retriever=`` and ``log_diag=``; gives functions by name.
-``repl`` is None: the session lives in another process."""
+``rlm`` is the `RLM` whose runs will have them, and None where `rlm_fsm.resume` or `fork` goes on
+without one. ``repl`` is None: the session lives in another process. ``log_diag`` notes a label, and
+whatever else it is given, with the logger, as debugging."""
 
 
 def extensions_of(
@@ -22,18 +26,23 @@ def extensions_of(
     doc_tools: Mapping[str, Callable[..., Any]] | None,
     *,
     rlm: object,
-    log_diag: Callable[..., None],
+    logger: logging.Logger,
 ) -> list[Tool]:
     """The tools that both make. `UsageError` for what isn't a function."""
     found: list[Tool] = []
     if repl_extensions is not None:
         if not callable(cast(object, repl_extensions)):
             raise UsageError(f"repl_extensions={repl_extensions!r}: give a function, see the docs")
+        log_diag = partial(_log_diag, logger)
         given = repl_extensions(rlm=rlm, repl=None, retriever=None, log_diag=log_diag)
-        found += _named("repl_extensions", given)
+        found += _named("repl_extensions", {} if given is None else given)
     if doc_tools is not None:
         found += _named("doc_tools", doc_tools)
     return found
+
+
+def _log_diag(logger: logging.Logger, label: object, *details: object) -> None:
+    logger.debug(" ".join(["%s"] * (1 + len(details))), label, *details)
 
 
 def _named(origin: str, given: object) -> list[Tool]:
