@@ -66,7 +66,10 @@ def folded(
     taker: Taker | None = None,
     events: list[Event] | None = None,
 ) -> RunState:
-    """The state after these events; `taker` is told each. `ReplayDiverged` names the run and the first that differs."""
+    """The state after these events, of which `taker` is told.
+
+    `ReplayDiverged` names the run and the first event that differs.
+    """
     state = INITIAL
     for item in logged:
         try:

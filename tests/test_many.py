@@ -367,7 +367,7 @@ def test_too_many_failures_stop_the_batch():
         jobs, adapter=answering(reply=reply), log=":memory:", max_runs=1, max_failures=1
     )
     assert done.counts()["failed"] == 2
-    assert done.stopped == "more than 1 jobs failed"
+    assert done.stopped == "more than 1 job failed"
 
 
 # -- the budget
@@ -405,7 +405,7 @@ def test_a_budget_of_cost_counts_what_earlier_processes_spent(tmp_path: Path):
 
     first, calls = spend(2.0)
     assert (first.counts()["finished"], calls, first.cost_usd) == (2, 2, 2.0)
-    assert "max_cost_usd=2.0, 0 left" in (first.stopped or "")
+    assert "max_cost_usd=2, $0 left" in (first.stopped or "")
     second, calls = spend(2.0)
     assert (second.counts()["finished"], calls) == (2, 0)
     third, calls = spend(5.0)

@@ -1,6 +1,7 @@
 """How a batch shares a budget: a tight one finishes jobs, an ample one is shared at once."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -126,27 +127,40 @@ def test_a_run_that_goes_on_is_given_all_that_is_free() -> None:
     assert granted(shared, "a", at_once=1) == 2_000
 
 
-def test_a_finished_run_says_that_its_share_refused_subcalls() -> None:
-    ask = "```python\ntry:\n    llm_query('q ' * 20_000)\nexcept SubcallLimitError:\n    pass\n```"
+ASK_IN_VAIN = (
+    "```python\ntry:\n    llm_query('q ' * 20_000)\nexcept SubcallLimitError:\n    pass\n```"
+)
 
-    class Refused(Reading):
-        async def acomplete(
-            self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.0
-        ) -> ModelResponse:
-            turn = sum(message["role"] == "assistant" for message in messages)
-            return ModelResponse("FINAL: x" if turn else ask, Usage(90, 10, 100), self.model, {})
 
-    for budget, policy, told in (
-        (Budget(max_total_tokens=6_000), Policy(), "subcalls were refused: the batch's budget"),
-        (Budget(max_total_tokens=900_000), Policy(max_total_tokens=6_000), None),
-    ):
-        done = run_many(
+class Refused(Reading):
+    """Its code asks for more than a share of 6,000 tokens allows, and does without."""
+
+    async def acomplete(
+        self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.0
+    ) -> ModelResponse:
+        turn = sum(message["role"] == "assistant" for message in messages)
+        said = "FINAL: x" if turn else ASK_IN_VAIN
+        return ModelResponse(said, Usage(90, 10, 100), self.model, {})
+
+
+@pytest.mark.parametrize(
+    ("budget", "policy", "told"),
+    [
+        (6_000, Policy(), "subcalls were refused: {} left it max_total_tokens=6,000"),
+        (900_000, Policy(max_total_tokens=6_000), None),
+    ],
+)
+def test_a_finished_run_says_that_its_share_refused_subcalls_whoever_ended_it(
+    budget: int, policy: Policy, told: str | None, tmp_path: Path
+) -> None:
+    for who, origin in (("the batch's budget", "new"), ("an earlier process", "log")):
+        (row,) = run_many(
             [("q", "t")],
             adapter=Refused(),  # type: ignore[arg-type]  # it is asynchronous only
-            log=":memory:",
-            budget=budget,
+            log=tmp_path / "log.sqlite",
+            budget=Budget(max_total_tokens=budget),
             policy=policy,
+            progress=False,
         )
-        assert done[0].status == "finished"
-        assert (done[0].error or "").startswith(told or "")
-        assert (done[0].error is None) == (told is None)
+        assert (row.status, row.origin) == ("finished", origin)
+        assert row.error == (told.format(who) if told else None)

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from effects.view.blocks import TerminalConsole
-from effects.view.cut import clean, cut, dollars, head, plural, seconds
+from effects.view.cut import clean, cut, head
 from effects.view.follow import Follower
 from effects.view.items import CallsBegan, CallsEnded, CellBegan, Item, Turned
 from effects.view.live import LiveView
@@ -374,17 +374,6 @@ def test_a_head_is_one_line() -> None:
 
 def test_controls_become_visible() -> None:
     assert clean("a\x1b[31m\r\n\x00\x7f\u202e\ud83d") == "a␛[31m\n␀���"
-
-
-def test_numbers_read_well() -> None:
-    assert [plural(n, "turn") for n in (0, 1, 1_000)] == ["0 turns", "1 turn", "1,000 turns"]
-    assert [seconds(n) for n in (0.04, 99.9, 99.96, 125)] == [
-        "0.0 s",
-        "99.9 s",
-        "1 min 40 s",
-        "2 min 05 s",
-    ]
-    assert [dollars(n) for n in (0.00123, 1_234.5)] == ["$0.0012", "$1,234.50"]
 
 
 def test_how_long_ago_a_run_was_is_told_in_one_unit() -> None:

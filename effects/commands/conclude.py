@@ -7,6 +7,7 @@ approvals, 130 cancelled.
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from effects.commands.choices import LIMITS
@@ -14,10 +15,11 @@ from effects.commands.interrupts import hear_no_interrupts, terminated_like_inte
 from effects.commands.records import read_record
 from effects.commands.terminal import Terminal
 from effects.result import RunResult, usage_of
-from effects.view.cut import head, plural
+from effects.view.cut import head
 from rlm_fsm.errors import LogError, ReplayDiverged, RunError
 from rlm_fsm.event import Status
 from rlm_fsm.ids import RunId
+from rlm_fsm.numbers import counted
 from rlm_fsm.state import RunState
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def report(end: Conclusion, terminal: Terminal, *, default_log: str) -> int:
         terminal.answer(state.output)
     if state.uncertain and not terminal.is_quiet:
         terminal.tell(
-            f"{plural(state.uncertain, 'call')} in flight when the run stopped: each may have "
+            f"{counted(state.uncertain, 'call')} in flight when the run stopped: each may have "
             "been paid for without an outcome"
         )
     show = show_command(end, default_log)
@@ -192,5 +194,5 @@ def _larger(state: RunState) -> str:
         return ""
     # The call for the best answer took a turn too: one more than allowed would not do.
     larger = max(2 * allowed, allowed + 2) if isinstance(allowed, int) else 2 * allowed or 1.0
-    shown = str(larger) if isinstance(larger, int) else f"{larger:g}"
-    return f" --{option.replace('_', '-')} {shown}"
+    typed = f"{Decimal(str(larger)).normalize():f}"  # without an exponent
+    return f" --{option.replace('_', '-')} {typed}"

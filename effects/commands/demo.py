@@ -7,6 +7,7 @@ from effects.commands.interrupts import apart
 from effects.commands.options import JSON, LOG, NO_COLOR, QUIET, REPL, Option, amount, whole
 from effects.commands.terminal import Terminal
 from rlm_fsm.errors import UsageError
+from rlm_fsm.numbers import number
 
 _LARGEST_MB = 200
 
@@ -44,7 +45,7 @@ def demo(arguments: Namespace, environment: Mapping[str, str]) -> int:
     terminal = Terminal(arguments)
     size = 3.0 if arguments.size is None else arguments.size
     if size > _LARGEST_MB:
-        raise UsageError(f"--size {size:g}: give {_LARGEST_MB} or less")
+        raise UsageError(f"--size {number(size)}: give {_LARGEST_MB} or less")
     log = log_target(arguments.log)
     view = terminal.view()
     is_fast = bool(arguments.fast)
@@ -58,7 +59,7 @@ def demo(arguments: Namespace, environment: Mapping[str, str]) -> int:
     )
     seed = 1 if arguments.seed is None else arguments.seed
     if not terminal.is_quiet:
-        terminal.progress(f"archive {seed}: {size:g} million characters are being written")
+        terminal.progress(f"archive {seed}: {number(size)} million characters are being written")
     haystack = make_haystack(seed, chars=int(size * 1_000_000))
     context = Context.from_documents(haystack.documents, names=haystack.names)
     end = perform(apart(lambda: rlm.run(haystack.question, context)), view, str(log))

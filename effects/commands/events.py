@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from effects.commands.options import JSON, LOG, Option, whole
 from effects.commands.records import RUN_HELP, add_run_argument, find_run, opened, read_record
 from effects.commands.terminal import Terminal
-from effects.view.cut import clean, head, plural
+from effects.view.cut import clean, head
 from rlm_fsm.errors import RunNotFound, UsageError
 from rlm_fsm.event import EffectStarted, Event, RunResumed
+from rlm_fsm.numbers import counted
 
 if TYPE_CHECKING:
     from effects.log.checking import RunCheck
@@ -99,14 +100,14 @@ def verify(arguments: Namespace, environment: Mapping[str, str]) -> int:
         terminal.json([asdict(check) for check in checks])
         return 1 if damaged else 0
     for check in checks:
-        events = plural(check.events, "event")
+        events = counted(check.events, "event")
         if check.problem is None:
             terminal.answer(f"ok       {check.run_id}  {events}")
         else:
             good = f"good up to event {check.events:,}"
             terminal.answer(clean(f"DAMAGED  {check.run_id}  {good}: {check.problem}"))
     if damaged:
-        terminal.tell(f"{damaged:,} of {plural(len(checks), 'run')} damaged")
+        terminal.tell(f"{damaged:,} of {counted(len(checks), 'run')} damaged")
         return 1
     return 0
 
@@ -146,14 +147,14 @@ def diff(arguments: Namespace, environment: Mapping[str, str]) -> int:
     limit = 3 if arguments.pairs is None else arguments.pairs
     shown = pairs[:limit] if limit else pairs
     terminal.answer(
-        f"- {first.run_id}: {plural(lengths[0], 'event')}\n"
-        f"+ {second.run_id}: {plural(lengths[1], 'event')}\n"
-        f"{plural(shared, 'event')} alike, then {plural(len(pairs), 'difference')}"
+        f"- {first.run_id}: {counted(lengths[0], 'event')}\n"
+        f"+ {second.run_id}: {counted(lengths[1], 'event')}\n"
+        f"{counted(shared, 'event')} alike, then {counted(len(pairs), 'difference')}"
     )
     for pair in shown:
         terminal.answer("\n".join(_pair_lines(pair)))
     if len(shown) < len(pairs):
-        terminal.tell(f"{len(shown):,} of {plural(len(pairs), 'difference')}; --pairs 0 shows all")
+        terminal.tell(f"{len(shown):,} of {counted(len(pairs), 'difference')}; --pairs 0 shows all")
     return 0
 
 

@@ -45,6 +45,7 @@ from effects.view.marks import in_flight
 from effects.view.plain import totals
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import CodeExecuted, Event, ModelReplied, OnUncertain, RunStarted
+from rlm_fsm.numbers import number
 from rlm_fsm.policy import Policy
 from rlm_fsm.state import RunState
 
@@ -210,7 +211,8 @@ def _check_limit(state: RunState, policy: Policy) -> None:
     if allowed is not None and now is not None and now <= allowed:
         name = option.replace("_", "-")
         raise UsageError(
-            f"the run ended at its limit {state.limit}={allowed:g}: give a larger --{name} to go on"
+            f"the run ended at its limit {state.limit}={number(allowed)}: "
+            f"give a larger --{name} to go on"
         )
 
 
@@ -254,11 +256,15 @@ def _standing(record: Record, on_uncertain: str, policy: Policy | None) -> str:
     if policy is not None:
         before = state.options.policy
         told += [
-            f"{name}: {getattr(before, name)} -> {getattr(policy, name)}"
+            f"{name}: {_limit(getattr(before, name))} -> {_limit(getattr(policy, name))}"
             for name in LIMITS.values()
             if getattr(before, name) != getattr(policy, name)
         ]
     return "; ".join(told)
+
+
+def _limit(value: float | None) -> str:
+    return "none" if value is None else number(value)
 
 
 def _edit(event: Event, at: int, file: str) -> Event:

@@ -28,6 +28,7 @@ from effects.commands.terminal import OutputLost, Terminal
 from effects.commands.tools import TOOLS, tools_given
 from rlm_fsm.errors import RLMError, UsageError
 from rlm_fsm.ids import RunId
+from rlm_fsm.numbers import counted
 from rlm_fsm.policy import Policy
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def many(arguments: Namespace, environment: Mapping[str, str]) -> int:
         if not view.name:
             raise
         terminal.tell(
-            f"cancelled: {view.ended_jobs:,} of {view.jobs:,} jobs of batch {view.name} have "
+            f"cancelled: {view.ended_jobs:,} of {counted(view.jobs, 'job')} of batch {view.name} "
             "ended. The same command goes on."
         )
         return CANCELLED
@@ -239,7 +240,7 @@ class _Rows:
 
 
 def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> int:
-    from effects.view.cut import dollars, plural, seconds
+    from effects.view.cut import dollars, seconds
 
     unwritten = _write_files(arguments, result)
     counts = result.counts()
@@ -260,7 +261,7 @@ def _report(terminal: Terminal, arguments: Namespace, result: "ManyResult") -> i
         told = [
             f"{count:,} {status.replace('_', ' ')}" for status, count in counts.items() if count
         ]
-        told.append(plural(result.total_tokens, "token"))
+        told.append(counted(result.total_tokens, "token"))
         if result.cost_usd is not None:
             told.append(dollars(result.cost_usd))
         terminal.tell(f"batch {result.name}: {', '.join([*told, seconds(result.seconds)])}")

@@ -8,8 +8,8 @@ from effects.commands.options import CONTEXT, JSON, LOG, QUIET, Option, whole
 from effects.commands.records import add_run_argument, find_run, opened
 from effects.commands.terminal import Terminal
 from effects.commands.words import in_our_words
-from effects.view.cut import plural
 from rlm_fsm.errors import ReplayDiverged, UsageError
+from rlm_fsm.numbers import counted
 from rlm_fsm.state import RunState
 
 GROUPS = {
@@ -83,7 +83,7 @@ def _replay(terminal: Terminal, arguments: Namespace, log: str, run_id: str) -> 
         terminal.answer(result.output)
     if not terminal.is_quiet:
         cells = ", cells run again" if arguments.run_code else ""
-        told = f"replayed {plural(events, 'event')}{cells}, no call made"
+        told = f"replayed {counted(events, 'event')}{cells}, no call made"
         terminal.tell(f"{result.status}: {told}")
     return 0
 

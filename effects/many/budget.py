@@ -22,6 +22,7 @@ from typing import Literal
 
 from rlm_fsm.errors import UsageError
 from rlm_fsm.ids import RunId
+from rlm_fsm.numbers import number, usd
 from rlm_fsm.policy import Policy
 
 Limit = Literal["max_total_tokens", "max_cost_usd", "max_seconds"]
@@ -156,7 +157,8 @@ class Ledger:
         for name in SHARED:
             least, left = _amount(first, name), self._free(name)
             if left is not None and (left <= 0 or left < least):
-                return self._used_up(name, f", a first call takes {least:,.6g}" if least else "")
+                takes = f", a first call takes {_told(name, least)}" if least else ""
+                return self._used_up(name, takes)
         raise AssertionError("nothing is refused while there is room")
 
     def cut_by(self, limit: str | None, granted: Policy) -> Limit | None:
@@ -168,13 +170,16 @@ class Ledger:
 
     def shortage(self, limit: Limit) -> str:
         """Why runs that the budget cut short don't go on."""
-        if limit == "max_seconds":
-            return f"the budget's time is over: max_seconds={self.budget.max_seconds:g}"
+        seconds = self.budget.max_seconds
+        if limit == "max_seconds" and seconds is not None:
+            return f"the budget's time is over: max_seconds={number(seconds)}"
         return self._used_up(limit, ", too little to go on")
 
     def _used_up(self, name: Limit, more: str) -> str:
         allowed, left = self._allowed(name), self._free(name)
-        return f"the budget is used up: {name}={allowed:,}, {left:,.6g} left{more}"
+        assert allowed is not None, "only what has a limit is used up"
+        assert left is not None, "a limit leaves something"
+        return f"the budget is used up: {name}={number(allowed)}, {_told(name, left)} left{more}"
 
     def _allowed(self, name: Limit) -> float | None:
         allowed: float | None = getattr(self.budget, name)
@@ -235,6 +240,10 @@ def _limit(policy: Policy, name: Limit) -> float:
     value: float | None = getattr(policy, name)
     assert value is not None, "a run under a budget has a limit"
     return value
+
+
+def _told(name: Limit, amount: float) -> str:
+    return usd(amount) if name == "max_cost_usd" else number(amount)
 
 
 def _amount(used: Used, name: Limit) -> float:

@@ -40,6 +40,7 @@ from rlm_fsm.errors import ModelAuthError, RLMError, RunBusy
 from rlm_fsm.event import OnUncertain, RunStarted
 from rlm_fsm.fold import advance
 from rlm_fsm.ids import RunId
+from rlm_fsm.numbers import counted, number
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import NANO_USD
@@ -155,7 +156,8 @@ class Batch:
             if _is_missing(state, self.ledger.policy):
                 self._queue.append(job)
             else:
-                self._take(row_of(job, run_id, result, origin="log"))
+                row = row_of(job, run_id, result, origin="log")
+                self._take(self._with_refusal(row, state.options.policy))
             await asyncio.sleep(0)  # a long log shouldn't keep others from the loop
         self._queue.extend(new)
 
@@ -283,31 +285,33 @@ class Batch:
         """Take a row, unless the budget cut its run short for the first time."""
         limit = self.ledger.cut_by(row.limit, policy)
         if limit in SHARED:
-            allowed = getattr(policy, limit)
-            row = replace(row, error=f"the batch's budget left it {limit}={allowed:,}")
+            allowed = number(getattr(policy, limit))
+            row = replace(row, error=f"the batch's budget left it {limit}={allowed}")
             if job.id not in self._cut:
                 self._cut[job.id] = row
                 self._again.append(job)
                 self._waiting.add(job.id)
                 return
-        elif row.status == "finished" and row.error is None:
-            row = replace(row, error=self._refusal(job, policy))
+        row = self._with_refusal(row, policy)
         self._short = self._short or limit
         self._cut.pop(job.id, None)
         self._take(row)
         self._failures += row.status == "failed"
         if self.max_failures is not None and self._failures > self.max_failures:
-            self.stopped = self.stopped or f"more than {self.max_failures} jobs failed"
+            self.stopped = self.stopped or f"more than {counted(self.max_failures, 'job')} failed"
 
-    def _refusal(self, job: CheckedJob, policy: Policy) -> str | None:
-        """What a run that has finished had to do without."""
+    def _with_refusal(self, row: JobResult, granted: Policy) -> JobResult:
+        """The row, and of a run that has finished what it had to do without under its limits."""
+        if row.status != "finished" or row.error is not None:
+            return row
         log = self.parts.log
         assert not isinstance(log, str), "the batch has opened its log"
-        limit = refused_by(log, job.run_id(self.name), self.ledger, policy)
+        limit = refused_by(log, row.run_id, self.ledger, granted)
         if limit is None:
-            return None
-        allowed = getattr(policy, limit)
-        return f"subcalls were refused: the batch's budget left it {limit}={allowed:,}"
+            return row
+        who = "an earlier process" if row.origin == "log" else "the batch's budget"
+        left = f"{who} left it {limit}={number(getattr(granted, limit))}"
+        return replace(row, error=f"subcalls were refused: {left}")
 
     def _leave(self, job: CheckedJob) -> None:
         """A job that isn't begun, or doesn't go on."""

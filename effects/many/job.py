@@ -23,6 +23,7 @@ from typing import Any, cast
 from effects.context import Context
 from rlm_fsm.errors import UsageError
 from rlm_fsm.ids import RunId
+from rlm_fsm.numbers import counted
 
 NAME_CHARS = 30
 """Longest name of a batch: with a job's part behind it, it must fit a run's id of 64."""
@@ -286,7 +287,7 @@ def _repeated(found: Sequence[tuple[str, CheckedJob]]) -> list[str]:
 
 
 def _complaint(wrong: Sequence[str], count: int) -> str:
-    lines = [f"{len(wrong):,} of {count:,} jobs can't be run; nothing was started:"]
+    lines = [f"{len(wrong):,} of {counted(count, 'job')} can't be run; nothing was started:"]
     lines += [f"  {text}" for text in wrong[:_SHOWN]]
     if len(wrong) > _SHOWN:
         lines.append(f"  ... and {len(wrong) - _SHOWN:,} more")

@@ -3,10 +3,12 @@
 from effects.log.base import EventLog
 from effects.many.budget import SHARED, Ledger, Limit
 from effects.replaying import folded
-from rlm_fsm.cells import Recorder
+from rlm_fsm.effect import Effect, ResumeCode
 from rlm_fsm.errors import RLMError
+from rlm_fsm.event import Event
 from rlm_fsm.ids import RunId
 from rlm_fsm.policy import Policy
+from rlm_fsm.state import RunState
 
 
 def refused_by(log: EventLog, run_id: RunId, ledger: Ledger, granted: Policy) -> Limit | None:
@@ -17,17 +19,28 @@ def refused_by(log: EventLog, run_id: RunId, ledger: Ledger, granted: Policy) ->
     limits: list[Limit] = [name for name in SHARED if ledger.cut_by(name, granted)]
     if not limits:
         return None
-    recorder = Recorder(keeps_closed=True)
+    refusals = _Refusals()
     try:
-        folded(log.load(run_id), run_id, recorder)
+        folded(log.load(run_id), run_id, refusals)
     except RLMError:
         return None
-    told = [
-        outcome.text
-        for cells in recorder.cells.values()
-        for cell in cells
-        for pause in cell.pauses
-        for outcome in pause.outcomes or ()
-        if outcome.kind == "limit"
-    ]
-    return next((name for name in limits if any(f"{name}:" in text for text in told)), None)
+    # An outcome says that a limit forbade the call; which one, only its words say.
+    return next((name for name in limits if refusals.name(name)), None)
+
+
+class _Refusals:
+    """What code was told, in a fold, of calls that a limit forbade."""
+
+    def __init__(self) -> None:
+        self.texts: set[str] = set()
+
+    def name(self, limit: Limit) -> bool:
+        """Whether a call was forbidden by this one."""
+        return any(f"{limit}:" in text for text in self.texts)
+
+    def take(self, state: RunState, event: Event, effects: tuple[Effect, ...]) -> None:
+        """Look at what a step answers a cell."""
+        del state, event
+        for effect in effects:
+            if isinstance(effect, ResumeCode):
+                self.texts |= {answer.text for answer in effect.outcomes if answer.kind == "limit"}

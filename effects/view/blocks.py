@@ -11,6 +11,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from effects.view.cut import clean, cut, head
+from rlm_fsm.numbers import counted
 
 _INDENT = (0, 0, 0, 2)
 _DEEP = (0, 0, 0, 4)
@@ -56,7 +57,7 @@ def output(text: str, *, chars: int | None = None, first: int = 8, last: int = 4
         return _Barred(Text("(nothing printed)", style="dim"))
     lines = Text(cut(text, first=first, last=last))
     if chars is not None and chars > len(text):
-        lines.append(f"\n… {chars - len(text):,} more characters were not kept", style="dim")
+        lines.append(f"\n… {counted(chars - len(text), 'more character')} not kept", style="dim")
     return _Barred(lines)
 
 

@@ -6,6 +6,7 @@ move cursors and set colours, become visible signs.
 
 import re
 
+from rlm_fsm.numbers import counted, usd
 from rlm_fsm.values import Usage
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -40,11 +41,6 @@ def cut(text: str, *, first: int, last: int) -> str:
     return clean("\n".join(map(_short, lines)))
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 turn``, ``2 turns``, ``1,000 turns``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def seconds(value: float) -> str:
     """``0.2 s``, ``42.0 s``, ``3 min 05 s``."""
     if value < 99.95:
@@ -55,13 +51,13 @@ def seconds(value: float) -> str:
 
 def dollars(value: float) -> str:
     """``$0.0012``, ``$3.20``: more digits for small amounts."""
-    return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
+    return f"${value:,.2f}" if value >= 1 else usd(value)
 
 
 def tokens(usage: Usage) -> str:
     """``1,234 tokens``; with ``~`` where they are estimates."""
     sign = "~" if usage.estimated else ""
-    return sign + plural(usage.total_tokens, "token")
+    return sign + counted(usage.total_tokens, "token")
 
 
 def _short(line: str) -> str:
@@ -69,7 +65,7 @@ def _short(line: str) -> str:
         return line
     half = _LINE_CHARS // 2
     hidden = len(line) - 2 * half
-    return f"{line[:half]} … {hidden:,} more characters … {line[-half:]}"
+    return f"{line[:half]} … {counted(hidden, 'more character')} … {line[-half:]}"
 
 
 def _visible(found: re.Match[str]) -> str:

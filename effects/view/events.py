@@ -4,7 +4,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
-from effects.view.cut import clean, head, plural
+from effects.view.cut import clean, head
 from rlm_fsm.event import (
     AnswerChecked,
     ApprovalAsked,
@@ -29,6 +29,7 @@ from rlm_fsm.event import (
     ToolReturned,
     VariableRead,
 )
+from rlm_fsm.numbers import counted, number
 from rlm_fsm.tool_calls import answered
 
 NOT_COMPARED = frozenset({"elapsed_s", "clock_s", "request_id", "seed", "now_s"})
@@ -54,7 +55,7 @@ def says(event: Event) -> str:
                 return f"{event.calls[0].fn}: it is {now:%Y-%m-%d %H:%M:%S} UTC"
             fns = ", ".join(dict.fromkeys(call.fn for call in event.calls))
             prompt = event.calls[0].prompt if event.calls else ""
-            return f"{fns}: {plural(len(event.calls), 'call')}, “{prompt}”"
+            return f"{fns}: {counted(len(event.calls), 'call')}, “{prompt}”"
         case ToolReturned():
             return event.value
         case ToolFailed():
@@ -78,7 +79,7 @@ def says(event: Event) -> str:
         case GuardTripped():
             return f"{event.guard}: {event.reason}"
         case LimitReached():
-            return f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
+            return f"{event.limit}: {number(event.used)} of {number(event.allowed)}"
         case HistoryCompacted():
             return compacted(event)
         case RunResumed():
@@ -98,8 +99,8 @@ def compacted(event: HistoryCompacted) -> str:
     """What became of a conversation, in words."""
     if event.failure:
         return f"no summary: {event.failure}"
-    before, after = f"{event.tokens_before:,}", f"{event.tokens_after:,}"
-    return f"{plural(event.messages, 'message')} summed up, {before} to {after} tokens"
+    after = counted(event.tokens_after, "token")
+    return f"{counted(event.messages, 'message')} summed up, {event.tokens_before:,} to {after}"
 
 
 def about(event: Event) -> str:

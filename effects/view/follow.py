@@ -48,6 +48,7 @@ from rlm_fsm.event import (
     VariableRead,
 )
 from rlm_fsm.ids import CallId, FrameId, RunId, host_call_id
+from rlm_fsm.numbers import number
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, Phase, RunState
 from rlm_fsm.tool_calls import answered
@@ -172,7 +173,7 @@ class Follower:
                 usage, elapsed_s = self._summaries.pop(event.call_id, (Usage(), 0.0))
                 return [Compacted(frame=event.frame, event=event, usage=usage, elapsed_s=elapsed_s)]
             case LimitReached():
-                text = f"{event.limit}: {event.used:,g} of {event.allowed:,g}"
+                text = f"{event.limit}: {number(event.used)} of {number(event.allowed)}"
                 return [Noted(frame=event.frame, what="limit", text=text)]
             case ReplFailed():
                 return [Noted(frame=event.frame, what="no REPL", text=event.message)]

@@ -20,8 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from effects.view.cut import clean, dollars, head, plural, seconds, tokens
+from effects.view.cut import clean, dollars, head, seconds, tokens
 from rlm_fsm.event import ModelReplied, RunFinished, RunResumed, RunStarted
+from rlm_fsm.numbers import counted
 from rlm_fsm.values import Usage
 
 if TYPE_CHECKING:
@@ -109,11 +110,11 @@ class Totals:
 
     def facts(self) -> str:
         """Tokens and cost, in words."""
-        told = [plural(self.tokens, "token")]
+        told = [counted(self.tokens, "token")]
         if self.cost_usd is not None:
             told.append(dollars(self.cost_usd))
         if self.cache_hits:
-            told.append(plural(self.cache_hits, "cache hit"))
+            told.append(counted(self.cache_hits, "cache hit"))
         return " · ".join(told)
 
 
@@ -184,7 +185,7 @@ class ManyLines:
     def begin(self, name: str, jobs: int) -> None:
         """Tell the batch's name, by which it can be started again."""
         self.totals.begin(name, jobs)
-        self._write(f"batch {name}: {plural(jobs, 'job')}")
+        self._write(f"batch {name}: {counted(jobs, 'job')}")
 
     def handle(self, event: "Appended") -> None:
         """Count what a run's event says."""
@@ -210,7 +211,7 @@ def line(row: Row, totals: Totals) -> str:
         if row.cost_usd is not None:
             facts.append(dollars(row.cost_usd))
         if hits:
-            facts.append(plural(hits, "cache hit"))
+            facts.append(counted(hits, "cache hit"))
         facts.append(seconds(float(str(told["seconds"]))))
     why = f": {head(row.error, _ERROR_CHARS)}" if row.error and row.status != "finished" else ""
     place = f"{totals.ended:,}/{totals.jobs:,}"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from effects.view.cut import plural
 from rlm_fsm.event import Event, RunResumed
+from rlm_fsm.numbers import counted
 from rlm_fsm.reducer import step
 from rlm_fsm.state import INITIAL, RunState
 from rlm_fsm.trace import trace
@@ -30,7 +30,7 @@ def in_flight(state: RunState) -> str:
     """The calls that have begun and have no outcome, in words."""
     ids = state.under_way
     more = ", …" if len(ids) > _IDS_SHOWN else ""
-    return f"{plural(len(ids), 'call')} in flight ({', '.join(ids[:_IDS_SHOWN])}{more})"
+    return f"{counted(len(ids), 'call')} in flight ({', '.join(ids[:_IDS_SHOWN])}{more})"
 
 
 def _went_on(event: RunResumed, before: RunState, after: RunState) -> str:

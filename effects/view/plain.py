@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, assert_never
 
-from effects.view.cut import clean, dollars, head, plural, seconds, tokens
+from effects.view.cut import clean, dollars, head, seconds, tokens
 from effects.view.events import compacted
 from effects.view.follow import Earlier, Follower
 from effects.view.items import (
@@ -21,6 +21,7 @@ from effects.view.items import (
     WentOn,
 )
 from rlm_fsm.ids import ROOT, FrameId
+from rlm_fsm.numbers import counted
 from rlm_fsm.state import RunState
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def line(item: Item) -> str | None:
         case Compacted(event=event):
             return _of(item.frame, f"history: {head(compacted(event), _TEXT_CHARS)}{_paid(item)}")
         case CellBegan():
-            count = plural(len(item.code.splitlines()), "line")
+            count = counted(len(item.code.splitlines()), "line")
             return _of(item.frame, f"cell {item.number}: {count} of code")
         case CallsBegan():
             return _of(item.frame, f"{item.fn}: {calls(item)}")
@@ -72,7 +73,7 @@ def line(item: Item) -> str | None:
         case CallsEnded():
             return _of(item.frame, answered(item))
         case CellEnded(event=event):
-            printed = f"printed {plural(event.stdout_chars, 'character')}"
+            printed = f"printed {counted(event.stdout_chars, 'character')}"
             if event.error is not None:
                 printed += f", raised {event.error.kind}: {head(event.error.message, _TEXT_CHARS)}"
             return _of(item.frame, printed)
@@ -87,8 +88,8 @@ def line(item: Item) -> str | None:
 
 def size(chars: int, documents: int) -> str:
     """The size of a context in words."""
-    in_documents = "" if documents == 1 else f" in {plural(documents, 'document')}"
-    return f"{plural(chars, 'character')}{in_documents}"
+    in_documents = "" if documents == 1 else f" in {counted(documents, 'document')}"
+    return f"{counted(chars, 'character')}{in_documents}"
 
 
 def went_on(item: WentOn) -> str:
@@ -100,31 +101,31 @@ def went_on(item: WentOn) -> str:
 def calls(item: CallsBegan) -> str:
     """How many calls a cell asked for, and how many are made."""
     if item.made == 0 and item.asked:
-        return f"{plural(item.asked, item.what)} asked, refused by a limit"
+        return f"{counted(item.asked, item.what)} asked, refused by a limit"
     merged = f" ({item.asked:,} asked, equal ones once)" if item.made != item.asked else ""
-    return f"{plural(item.made, item.what)}{merged}"
+    return f"{counted(item.made, item.what)}{merged}"
 
 
 def answered(item: CallsEnded) -> str:
     """How a cell's calls ended."""
     failed = f", {item.failed:,} failed" if item.failed else ""
     cached = f", {item.cache_hits:,} from the cache" if item.cache_hits else ""
-    made = plural(item.made, item.what)
+    made = counted(item.made, item.what)
     return f"{made} answered in {seconds(item.elapsed_s)}{cached}{failed}"
 
 
 def totals(state: RunState) -> str:
     """What a run used, in a line."""
     spent = state.spent
-    facts = [plural(spent.steps, "turn")]
+    facts = [counted(spent.steps, "turn")]
     if spent.subcalls:
-        facts.append(plural(spent.subcalls, "subcall"))
+        facts.append(counted(spent.subcalls, "subcall"))
     if spent.tool_calls:
-        facts.append(plural(spent.tool_calls, "tool call"))
+        facts.append(counted(spent.tool_calls, "tool call"))
     if spent.cache_hits:
-        facts.append(plural(spent.cache_hits, "cache hit"))
+        facts.append(counted(spent.cache_hits, "cache hit"))
     if state.compactions:
-        facts.append(plural(state.compactions, "compaction"))
+        facts.append(counted(state.compactions, "compaction"))
     facts.append(tokens(spent.usage))
     if spent.cost_usd is not None:
         facts.append(dollars(spent.cost_usd))

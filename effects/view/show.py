@@ -6,8 +6,9 @@ from itertools import groupby
 from rich.console import Console, RenderableType
 
 from effects.view import blocks
-from effects.view.cut import head, plural, seconds, tokens
+from effects.view.cut import head, seconds, tokens
 from effects.view.plain import size, totals
+from rlm_fsm.numbers import counted
 from rlm_fsm.state import RunState
 from rlm_fsm.trace import Trace, TraceStep
 
@@ -130,7 +131,7 @@ def _batch(step: TraceStep) -> str | None:
 def _asked(first: TraceStep) -> RenderableType:
     """How many subcalls a cell asked for, and the head of a prompt."""
     prompt = head(first.prompt_summary or "", 200)
-    return blocks.aside(f"{plural(first.parallel_total or 1, 'subcall')} asked  “{prompt}”")
+    return blocks.aside(f"{counted(first.parallel_total or 1, 'subcall')} asked  “{prompt}”")
 
 
 def _calls(batch: list[TraceStep], width: int, full: bool) -> Iterator[RenderableType]:

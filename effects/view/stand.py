@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any, assert_never
 
-from effects.view.cut import clean, head, plural
+from effects.view.cut import clean, head
 from effects.view.plain import totals
 from rlm_fsm.effect import (
     AskApproval,
@@ -19,6 +19,7 @@ from rlm_fsm.effect import (
 )
 from rlm_fsm.fold import pending
 from rlm_fsm.ids import CallId
+from rlm_fsm.numbers import counted
 from rlm_fsm.state import Frame, RunState
 
 _TEXT_CHARS = 200
@@ -33,7 +34,7 @@ def state_lines(run_id: str, state: RunState) -> Iterator[str]:
     if in_flight := state.under_way:
         yield f"in flight: {', '.join(in_flight)}"
     if queued := len(state.queue) + len(state.tool_queue):
-        yield f"waiting for a place: {plural(queued, 'call')}"
+        yield f"waiting for a place: {counted(queued, 'call')}"
     for call_id, approval in sorted(state.approvals.items()):
         answer = "waits for" if approval.given is None else "has"
         yield f"call {call_id} of {approval.call.tool} {answer} a person's answer"
@@ -41,7 +42,7 @@ def state_lines(run_id: str, state: RunState) -> Iterator[str]:
         yield f"owed: {_effect(effect)}"
     yield f"spent: {totals(state)}"
     if state.uncertain:
-        yield f"uncertain so far: {plural(state.uncertain, 'call')}"
+        yield f"uncertain so far: {counted(state.uncertain, 'call')}"
     for name in ("limit", "error", "output"):
         if text := getattr(state, name):
             yield clean(f"{name}: {head(text, _TEXT_CHARS)}")
@@ -86,11 +87,11 @@ def _frame(frame: Frame) -> str:
         facts.append(f"cell {frame.cell.id}")
     if frame.pause is not None:
         asked = len(set(frame.pause.asked))
-        facts.append(f"{asked - frame.pause.missing:,} of {plural(asked, 'call')} answered")
+        facts.append(f"{asked - frame.pause.missing:,} of {counted(asked, 'call')} answered")
     if frame.reading is not None:
         facts.append(f"reads {frame.reading}")
     if frame.summary:
-        facts.append(f"{plural(frame.skipped, 'message')} summed up or dropped")
+        facts.append(f"{counted(frame.skipped, 'message')} summed up or dropped")
     if frame.limit is not None:
         facts.append(f"limit {frame.limit}")
     return ", ".join(facts)
