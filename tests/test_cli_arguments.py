@@ -103,6 +103,21 @@ def test_a_limit_of_cost_without_a_price_names_the_option(
         assert "a limit of 1 USD can't be kept" in told
 
 
+def test_a_window_that_nobody_knows_names_the_option(
+    log: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    with scripted([ANSWER]) as server:
+        assert ask(server, "What?", str(folder)) == 0
+        capsys.readouterr()
+        assert ask(server, "What?", str(folder), "--compaction", "0.8") == 2
+        run = capsys.readouterr().err
+        model = ["--model", "m", "--base-url", server.base_url]
+        assert main(["fork", "last", "--at", "1", "--compaction", "0.8", *model]) == 2
+    for told in (run, capsys.readouterr().err):
+        assert "nobody knows this model's window: give --max-history-tokens N" in told
+        assert "max_history_tokens" not in told
+
+
 def test_a_wrong_name_of_a_batch_names_the_option(
     log: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -23,6 +23,10 @@ _ARGUMENTS = (
         r'Give --price "\1=SENT,GENERATED", in USD for a million tokens',
     ),
     (r"^name=('.*'): give 1 to", r"--batch \1: give 1 to"),
+    (
+        r"give max_history_tokens=\.\.\., or an adapter with a context_window",
+        "give --max-history-tokens N",
+    ),
 )
 """What the library says of its arguments -> the options that stand for them."""
 
