@@ -10,7 +10,7 @@ from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import attempt_id, first_of
 from rlm_fsm.reply import visible
 from rlm_fsm.state import Frame, RunState, TypedCall
-from rlm_fsm.values import Outcome, TextRef
+from rlm_fsm.values import Outcome, TextRef, text_hash
 
 
 def check_reply(state: RunState, frame: Frame, call: CallModel, replied: ModelReplied) -> Step:
@@ -24,13 +24,16 @@ def check_reply(state: RunState, frame: Frame, call: CallModel, replied: ModelRe
 
 def on_checking_answer_checked(state: RunState, frame: Frame, event: AnswerChecked) -> Step:
     """An answer that fits ends the frame. Any other is refused, and the model told where it
-    doesn't fit; that of the fallback code fails the frame."""
+    doesn't fit; that of the fallback code fails the frame. What the watched variable holds isn't
+    checked again until it changes."""
     checking = frame.checking
     assert checking is not None, "a check has an answer"
     frame = evolve(frame, checking=None)
     if event.value is not None:
         return frames.answer(state, frame, checking.text, event.value)
     frame = evolve(frame, misfits=frame.misfits + 1, best=checking.text)
+    if checking.text == frame.watched:
+        frame = evolve(frame, refused_value=text_hash(checking.text))
     told = typed.answer_misfit(state.options.profile, event)
     if frame.goes_on:
         frame = evolve(frame, stalled="", goes_on=False)

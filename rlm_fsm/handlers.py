@@ -29,7 +29,6 @@ from rlm_fsm.ids import ROOT
 from rlm_fsm.numbers import number
 from rlm_fsm.profile import Profile
 from rlm_fsm.reply import TextAnswer, VariableAnswer, parse, visible
-from rlm_fsm.shown import render
 from rlm_fsm.state import Frame, RunState
 from rlm_fsm.typed import has_schema
 from rlm_fsm.values import Message, Outcome, text_hash
@@ -84,6 +83,7 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
         said,
         invalid=0,
         answer=reply.answer,
+        final=None,
         code_digest=digest,
         repeats=repeats,
         notice=verdicts.notice(reply, repeats, state.options),
@@ -113,18 +113,18 @@ def on_asking_guard_tripped(state: RunState, frame: Frame, event: GuardTripped) 
     if taken is not None:
         return taken
     # A turn whose code has run was no invalid reply, whatever became of its answer.
-    counts = event.guard not in guards.NOT_OF_REPLIES and not frame.news
+    counts = event.guard != "answer_type" and not frame.news
     words = state.options.profile
     told = refusal_message(words, event.reason, frame.turns_used, frame.max_steps)
-    news = f"{frame.news}\n\n{told}".lstrip()
-    frame = evolve(frame, invalid=frame.invalid + counts, news=news)
-    if guards.too_many_invalid(frame, state.options):
-        error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
-        return stalls.give_up(state, frame, "invalid_response_limit", error)
-    if event.guard == "answer_type" and guards.too_many_misfits(frame, state.options):
-        last = " ".join(event.reason.split())
-        error = f"gave up: no answer fitted its type, {frame.misfits} tried; the last: {last}"
-        return stalls.give_up(state, frame, "output_retries", error)
+    frame = evolve(
+        frame,
+        invalid=frame.invalid + counts,
+        rejects=frame.rejects + (event.guard == "auto_finalize_reject_patterns"),
+        news=f"{frame.news}\n\n{told}".lstrip(),
+    )
+    reached = stalls.too_many(frame, event, state.options)
+    if reached is not None:
+        return stalls.give_up(state, frame, *reached)
     return stalls.pressed(state, frame) or frames.ask(state, frame)
 
 
@@ -161,36 +161,31 @@ def on_running_code_executed(state: RunState, frame: Frame, event: CodeExecuted)
     on steps, on errors or on the watched variable may trip first.
 
     An answer that the code gave goes before the watched variable, and that before an answer in the
-    text. An answer of a cell that raised afterwards doesn't count.
+    text. An answer of a cell that raised afterwards doesn't count. One that a guard refuses waits
+    for the blocks that are still to run: what the guard asks for may be in them.
     """
-    state, options = calls.at(state, event.clock_s), state.options
-    watched = event.watched.get(options.auto_finalize_var or "", "")
-    frame = evolve(
-        frame,
-        cell=None,
-        shown=(*frame.shown, render(event, options.profile)),
-        errors=frame.errors + (event.error is not None),
-        best=watched or event.stdout.strip() or frame.best,
-    )
+    state, options, before = calls.at(state, event.clock_s), state.options, frame
+    frame = verdicts.after_cell(frame, event, options)
     if frame.stalled:
-        return stalls.fallen_back(state, frame, event)
+        return stalls.fallen_back(state, before, frame, event)
     if event.error is not None:
+        frame = verdicts.after_error(before, frame, event, options)
         if guards.too_many_errors(frame, options):
             error = f"gave up after {frame.errors} cells that raised; the last: {event.error}"
             told = verdicts.with_news(frame, options)
             return stalls.give_up(state, told, "repl_error_limit", error)
-        return stalls.end_turn(state, frame, watched, raised=True)
-    if event.final is not None:
-        return verdicts.given(state, frame, event.final)
-    has_value = watched and frame.id == ROOT and not guards.value_refusal(frame, options, watched)
-    # What a guard asks for may be in the blocks that are still to run.
-    if has_value and not (frame.todo and guards.refusal(frame, options, "text")):
-        return verdicts.conclude(state, frame, TextAnswer(watched), "text")
+        return stalls.end_turn(state, frame, raised=True)
+    final = frame.final
+    if final is not None and not (frame.todo and guards.final_refusal(state, frame, final)):
+        return verdicts.given(state, frame, final)
+    has_value = guards.has_value(frame, options)
+    if has_value and not (frame.todo and guards.refusal(state, frame, "text")):
+        return verdicts.conclude(state, frame, TextAnswer(frame.watched), "text")
     if frame.todo:
         return verdicts.run_next(state, frame, frame.todo)
     if frame.answer is not None:
         return verdicts.conclude(state, frame, frame.answer, "text")
-    return stalls.end_turn(state, frame, watched, raised=False)
+    return stalls.end_turn(state, frame, raised=False)
 
 
 def on_running_repl_failed(state: RunState, frame: Frame, event: ReplFailed) -> Step:
@@ -228,12 +223,16 @@ def on_waiting_model_failed(state: RunState, _: Frame, event: ModelFailed) -> St
 
 
 def on_reading_variable_read(state: RunState, frame: Frame, event: VariableRead) -> Step:
-    """The value is the answer; a missing variable is refused and the model told which exist."""
+    """The value is the answer; a missing variable is refused and the model told which exist, and
+    so is a value of the watched variable that is no answer."""
     frame = evolve(frame, reading=None)
     if event.text is None:
         words = state.options.profile
-        refusal = guards.missing_variable(words, event.name, event.names, event.error)
-        return verdicts.refuse(state, frame, refusal)
+        missing = guards.missing_variable(words, event.name, event.names, event.error)
+        return verdicts.refuse(state, frame, missing)
+    refused = guards.named_refusal(frame, state.options, event.name, event.text)
+    if refused is not None:
+        return verdicts.refuse(state, frame, refused)
     return verdicts.answered(state, frame, event.text)
 
 

@@ -5,7 +5,9 @@ its log doesn't hold. Plain data only: adapters, REPL objects and listeners belo
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
+from keyword import iskeyword
 from typing import cast
 
 from rlm_fsm.errors import UsageError
@@ -72,38 +74,46 @@ class Options:
     require_repl_before_final: bool = False
     """Refuse an answer before any code has run."""
     require_subcall_before_final: bool = False
-    """Refuse an answer before any subcall was made."""
+    """Refuse an answer before any subcall was made. One that a limit forbade doesn't count. As long
+    as the limits leave no room for any subcall, none is asked for."""
     min_steps: int = 0
     """Turns before an answer is accepted."""
     invalid_response_limit: int | None = None
-    """Invalid replies in a row before the run gives up."""
+    """Invalid replies in a row before the run gives up: replies without code that hold no answer,
+    or one that is refused, such as ``FINAL_VAR`` of a variable that doesn't exist."""
     repl_error_limit: int | None = None
     """Cells that raised, in all, before the run gives up."""
     loop_limit: int | None = 5
     """Times that the same code may come in a row before the run gives up; it is told from the
-    second time on. (The seed runtime's later versions give up at 5.)"""
+    second time on. (The seed runtime's later versions have a limit of 5 too, on replies in a row
+    that come to nothing: those are for `invalid_response_limit` here.)"""
     fallback_code: str | None = None
     """Code that is run at most once: when the run would give up, when a guard on steps asks for it,
     or when `auto_finalize_var` says NO_ANSWER. Its final answer is the run's; without one, the
     value of `auto_finalize_var`, or else of a variable ``answer``; without any, a run that would
     have given up fails, and another goes on."""
     auto_finalize_var: str | None = None
-    """The run ends when this variable is set and not empty, and its cell did not raise."""
+    """The run ends when this variable is set and not empty, and its cell did not raise. What a cell
+    left in it that raised counts once it changes, or once an answer names the variable."""
     auto_finalize_min_length: int = 0
-    """Characters below which the variable doesn't count yet."""
+    """Characters below which the variable doesn't count yet, blanks around its value aside."""
     auto_finalize_reject_patterns: tuple[str, ...] = ()
-    """Regular expressions, searched in any case: a value that one matches is no answer. The model
-    is told, and what it refused isn't judged again until it changes."""
+    """Regular expressions, searched in any case: a value of `auto_finalize_var` that one matches is
+    no answer, also when ``FINAL_VAR`` names the variable. The model is told, and what was refused
+    isn't judged again until it changes or is named. An answer in words (``FINAL: ...``, ``SUBMIT``)
+    is judged neither by this nor by `auto_finalize_min_length`."""
     auto_finalize_reject_limit: int | None = 3
     """Values that may be refused in this way before the run gives up."""
     auto_finalize_reject_feedback: str | None = None
-    """What the model is told of such a value; None: the profile's words."""
+    """What the model is told of such a value: ``{var} {pattern} {count} {limit} {remaining}``, the
+    last three in refusals; other braces stay. None: the profile's words."""
     subcall_guard_steps: int | None = None
     """Turns without any subcall before `fallback_code` is run, with `require_subcall_before_final`;
     without such code, or when it has run, the model is told once that a subcall is due."""
     fallback_guard_steps: int | None = None
     """Turns without a value of `auto_finalize_var` before `fallback_code` is run, or the model is
-    told once. Texts such as NO_ANSWER are no value. Without `auto_finalize_var` of no effect."""
+    told once. Then NO_ANSWER, ``none`` and ``0`` are no value. Without `auto_finalize_var` of no
+    effect."""
     tell_budget: bool = True
     """Whether the model is told each turn, in a line, what is left of limits that matter."""
     prices: tuple[AdapterPrice, ...] = ()
@@ -224,6 +234,36 @@ _OPTIONAL = frozenset(
         "fallback_guard_steps",
     }
 )
+
+
+def check_guards(options: Options, taken: Collection[str] = ()) -> None:
+    """Refuse guards that no run could satisfy. `taken`: names that are bound in every session.
+
+    For a run that begins, and no part of `Options`: a log of another one still loads, and a run
+    may go on under other limits. Raises `UsageError`.
+    """
+    policy, name = options.policy, options.auto_finalize_var
+    if options.min_steps > policy.max_steps > 0:
+        raise UsageError(
+            f"min_steps={options.min_steps} with Policy(max_steps={policy.max_steps}): no turn is "
+            "left from which an answer is accepted; give a smaller min_steps or a larger max_steps"
+        )
+    if options.require_subcall_before_final and policy.max_subcalls == 0:
+        raise UsageError(
+            "require_subcall_before_final=True with Policy(max_subcalls=0): no subcall may be "
+            "made; leave out one of them"
+        )
+    why = None
+    if name in {tool.name for tool in options.tools}:
+        why = "is the name of a tool"
+    elif name is not None and iskeyword(name):
+        why = "is a word of Python's own"
+    elif name in taken and name != "answer":
+        why = "is a name of the runtime's own, which code can't keep a value in"
+    if why is not None:
+        raise UsageError(
+            f"auto_finalize_var={name!r} {why}: give the name of a variable, such as 'answer'"
+        )
 
 
 def _check_compaction(options: Options) -> None:

@@ -16,10 +16,11 @@ from rlm_fsm.effect import Record
 from rlm_fsm.event import CodeExecuted, GuardTripped
 from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT
+from rlm_fsm.options import Options
 from rlm_fsm.profile import fill
 from rlm_fsm.state import Frame, Phase, RunState
 from rlm_fsm.values import text_hash
-from rlm_fsm.verdicts import answered, refuse, run_next, with_news, with_notice
+from rlm_fsm.verdicts import answered, refuse, run_next, trip, with_news
 from rlm_fsm.wording import next_action
 
 GIVES_UP = frozenset(
@@ -32,33 +33,21 @@ GIVES_UP = frozenset(
     }
 )
 """Guards after which the frame gives up."""
-PRESSES = frozenset({"subcall_guard_steps", "fallback_guard_steps", "no_answer"})
-"""Guards that run the fallback code of a run that could go on."""
 
 
-def end_turn(state: RunState, frame: Frame, value: str, *, raised: bool) -> Step:
-    """Go on after a turn's cells: a guard trips, or the model sees what they showed.
-
-    `value` is the watched variable's, empty without one; that of a cell that raised isn't judged.
-    """
+def end_turn(state: RunState, frame: Frame, *, raised: bool) -> Step:
+    """Go on after a turn's cells: a guard trips, or the model sees what they showed. What the
+    watched variable holds isn't judged when the last cell raised."""
     options = state.options
     if frame.id != ROOT or options.rules < 2:
         return frames.ask(state, with_news(frame, options))
-    refused = guards.value_refusal(frame, options, value) if value and not raised else None
-    if refused is None or text_hash(value) == frame.refused_value:
-        refused = guards.pressing(frame, options, value)
+    refused = None
+    if frame.watched and not raised and not guards.is_judged(frame):
+        refused = guards.value_refusal(frame, options, frame.watched)
+    refused = refused or guards.pressing(state, frame)
     if refused is None:
         return frames.ask(state, with_news(frame, options))
-    if refused.guard in PRESSES:
-        frame = evolve(frame, pressed=(*frame.pressed, refused.guard))
-        return refuse(state, with_notice(frame), refused)
-    rejects = frame.rejects + (refused.guard == "auto_finalize_reject_patterns")
-    frame = evolve(frame, refused_value=text_hash(value), rejects=rejects)
-    if guards.too_many_rejects(frame, options):
-        error = f"gave up after {rejects} refused values of {options.auto_finalize_var}; the last: "
-        told = with_news(frame, options)
-        return give_up(state, told, "auto_finalize_reject_limit", error + refused.reason)
-    return refuse(state, with_notice(frame), refused)
+    return refuse(state, frame, refused)
 
 
 def pressed(state: RunState, frame: Frame) -> Step | None:
@@ -66,13 +55,23 @@ def pressed(state: RunState, frame: Frame) -> Step | None:
     What is told of the refusal stays to be told."""
     if frame.id != ROOT or state.options.rules < 2:
         return None
-    # A value that was refused is one: what lacks is another.
-    found = guards.pressing(frame, state.options, frame.refused_value)
-    if found is None:
-        return None
-    frame = evolve(frame, pressed=(*frame.pressed, found.guard))
-    event = GuardTripped(frame=frame.id, guard=found.guard, reason=found.reason)
-    return put(state, frame), (Record(event=event),)
+    found = guards.pressing(state, frame)
+    return None if found is None else trip(state, frame, found)
+
+
+def too_many(frame: Frame, event: GuardTripped, options: Options) -> tuple[str, str] | None:
+    """The limit on refusals that a frame has come to, and in which words; None when it goes on."""
+    if guards.too_many_invalid(frame, options):
+        error = f"gave up after {frame.invalid} refused replies in a row; the last: {event.reason}"
+        return "invalid_response_limit", error
+    if event.guard == "answer_type" and guards.too_many_misfits(frame, options):
+        last = " ".join(event.reason.split())
+        error = f"gave up: no answer fitted its type, {frame.misfits} tried; the last: {last}"
+        return "output_retries", error
+    if event.guard == "auto_finalize_reject_patterns" and guards.too_many_rejects(frame, options):
+        values = f"{frame.rejects} refused values of {options.auto_finalize_var}"
+        return "auto_finalize_reject_limit", f"gave up after {values}; the last: {event.reason}"
+    return None
 
 
 def give_up(state: RunState, frame: Frame, guard: str, error: str) -> Step:
@@ -87,7 +86,7 @@ def tripped(state: RunState, frame: Frame, event: GuardTripped) -> Step | None:
     """Act on a guard that gives up or presses; None when the model is to be told its reason."""
     if event.guard in GIVES_UP:
         return fall_back(state, frame, event.reason, goes_on=False)
-    if event.guard in PRESSES and _has_fallback(state, frame):
+    if event.guard in guards.PRESSES and _has_fallback(state, frame):
         return fall_back(state, frame, event.reason, goes_on=True)
     return None
 
@@ -103,13 +102,10 @@ def fall_back(state: RunState, frame: Frame, reason: str, *, goes_on: bool) -> S
     return run_next(state, stalled, (code,))
 
 
-def fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
+def fallen_back(state: RunState, before: Frame, frame: Frame, event: CodeExecuted) -> Step:
     """The fallback code has run: its answer is the run's, guards or not; without one it fails, or
-    goes on when only a guard pressed. A value that was refused before is no answer of the code."""
-    left = (event.watched.get(name, "") for name in frames.watched(state.options))
-    text = event.final.text if event.final else next(filter(str.strip, left), "")
-    if text_hash(text) == frame.refused_value and event.final is None:
-        text = ""
+    goes on when only a guard pressed."""
+    text = event.final.text if event.final else _left(state.options, before, event)
     if event.error is None and text.strip():
         return answered(state, frame, text, event.final.data if event.final else None)
     if frame.goes_on:
@@ -119,6 +115,19 @@ def fallen_back(state: RunState, frame: Frame, event: CodeExecuted) -> Step:
     else:
         error = f"{frame.stalled}; the fallback code gave no answer"
     return frames.fail(state, frame, error, "guard")
+
+
+def _left(options: Options, before: Frame, event: CodeExecuted) -> str:
+    """What the fallback code left in a watched variable; empty for nothing. A value that was there
+    before, and was refused or would be, is none of its own."""
+    for name in frames.watched(options):
+        text = event.watched.get(name, "")
+        is_refused = text_hash(text) == before.refused_value or (
+            text == before.watched and guards.value_refusal(before, options, text) is not None
+        )
+        if text.strip() and not is_refused:
+            return text
+    return ""
 
 
 def _has_fallback(state: RunState, frame: Frame) -> bool:

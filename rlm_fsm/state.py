@@ -35,7 +35,7 @@ from rlm_fsm.ids import ROOT, CallId, FrameId
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Spent
 from rlm_fsm.reply import Answer
-from rlm_fsm.values import ContextInfo, Message, Outcome
+from rlm_fsm.values import ContextInfo, GivenFinal, Message, Outcome
 
 
 class Phase(Enum):
@@ -189,6 +189,9 @@ class Frame:
     """Blocks of the newest reply that are still to run."""
     answer: Answer | None = None
     """The answer that came with them; counts when no cell raised."""
+    final: GivenFinal | None = None
+    """The answer that the reply's code gave; it stays when a guard refuses it, as long as blocks
+    are still to run."""
     shown: tuple[str, ...] = ()
     """What the model will see of this turn's cells."""
     reading: str | None = None
@@ -222,8 +225,11 @@ class Frame:
     """Whether `fallback_code` was run: it runs once."""
     rejects: int = 0
     """Values of the watched variable that a pattern refused."""
+    watched: str = ""
+    """What the watched variable held after the newest cell; empty for nothing."""
     refused_value: str = ""
-    """Hash of the value that was refused last: it isn't judged again."""
+    """Hash of the value of the watched variable that was refused last, or that a cell left which
+    raised: it isn't judged until it changes, or until an answer names the variable."""
     pressed: tuple[str, ...] = ()
     """Guards on steps that have tripped: each does so once."""
 

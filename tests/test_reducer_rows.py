@@ -490,7 +490,7 @@ def test_reading_refuses_a_missing_variable_and_names_those_that_exist(reading: 
     effects = reading.read(None, names=("total", "hits"))
     assert kinds(effects) == ["CallModel 0.m2"]
     assert "total, hits" in reading.frame().messages[-1].content
-    assert reading.frame().invalid == 0
+    assert reading.frame().invalid == 1
 
 
 def test_reading_fails_when_there_is_no_repl(reading: Machine):
