@@ -7,8 +7,10 @@ from machine import BOOM, Machine, code, kinds, names
 
 from rlm_fsm import RLM, FakeAdapter, run
 from rlm_fsm.errors import UsageError
-from rlm_fsm.event import GuardTripped
-from rlm_fsm.options import Options
+from rlm_fsm.event import GuardTripped, VariableRead
+from rlm_fsm.options import Options, check_guards
+from rlm_fsm.policy import Policy
+from rlm_fsm.toolspec import ToolSpec
 
 
 def watching(**options: object) -> Machine:
@@ -269,3 +271,98 @@ def test_a_run_that_gives_up_is_a_result():
 def test_a_lone_pattern_is_an_error_and_not_a_pattern_for_each_letter():
     with pytest.raises(UsageError, match="give a list of patterns"):
         RLM(adapter=FakeAdapter(script=[]), auto_finalize_reject_patterns="no")
+
+
+# -- guards and limits ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "policy", [Policy(max_subcalls=0), Policy(max_subcall_tokens=0), Policy(max_subcall_tokens=9)]
+)
+def test_no_subcall_is_asked_for_where_the_limits_leave_no_room_for_any(policy: Policy):
+    machine = Machine()
+    machine.start(policy=policy, require_subcall_before_final=True, subcall_guard_steps=1)
+    machine.reply(code("x = 1"))
+    machine.ran()
+    assert guards_of(machine) == []
+    machine.reply("FINAL: 42")
+    assert (machine.state.status, machine.state.output) == ("finished", "42")
+
+
+def test_subcalls_that_a_limit_forbids_do_not_satisfy_the_guard():
+    machine = Machine()
+    machine.start(policy=Policy(max_subcalls=1), require_subcall_before_final=True)
+    machine.reply(code("llm_batch(['a', 'b'])"))
+    machine.pause("a", "b")
+    machine.ran(error=BOOM)
+    machine.reply("FINAL: 42")
+    assert guards_of(machine) == ["require_subcall"]
+
+
+def test_a_subcall_whose_model_failed_satisfies_the_guard():
+    machine = Machine()
+    machine.start(require_subcall_before_final=True)
+    machine.reply(code("llm_query('a')"))
+    machine.pause("a")
+    machine.fail("0.1")
+    machine.ran(error=BOOM)
+    machine.reply("FINAL: 42")
+    assert machine.state.status == "finished"
+
+
+@pytest.mark.parametrize("error", [None, "can't be shown"])
+def test_a_model_that_names_a_missing_variable_again_and_again_is_stopped(error: str | None):
+    machine = Machine()
+    machine.start(invalid_response_limit=2, fallback_code="answer = 'FB'")
+    for number in (1, 2):
+        machine.reply("FINAL_VAR: nope")
+        machine.send(
+            VariableRead(frame="0", call_id=f"0.r{number}", name="nope", text=None, error=error)
+        )
+    missing = "unreadable_variable" if error else "missing_variable"
+    assert guards_of(machine) == [missing, missing, "invalid_response_limit"]
+    machine.ran(watched={"answer": "FB"})
+    assert (machine.state.status, machine.state.output) == ("finished", "FB")
+
+
+def test_a_missing_variable_after_code_is_no_invalid_reply():
+    machine = Machine()
+    machine.start(invalid_response_limit=1)
+    machine.reply(code("x = 1") + "\nFINAL_VAR: nope")
+    machine.ran()
+    machine.read(None)
+    assert guards_of(machine) == ["missing_variable"]
+
+
+TOOL = ToolSpec(name="look")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"policy": Policy(max_steps=3), "min_steps": 4}, "min_steps=4 with Policy(max_steps=3)"),
+        (
+            {"policy": Policy(max_subcalls=0), "require_subcall_before_final": True},
+            "with Policy(max_subcalls=0)",
+        ),
+        ({"auto_finalize_var": "class"}, "is a word of Python's own"),
+        ({"auto_finalize_var": "peek"}, "is a name of the runtime's own"),
+        ({"auto_finalize_var": "look", "tools": (TOOL,)}, "is the name of a tool"),
+    ],
+)
+def test_guards_that_no_run_could_satisfy_are_refused_for_new_runs(options: dict, said: str):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        check_guards(Options(**options), {"answer", "peek"})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"policy": Policy(max_steps=3), "min_steps": 3},
+        {"policy": Policy(max_steps=0), "min_steps": 3},
+        {"auto_finalize_var": "answer"},
+        {},
+    ],
+)
+def test_guards_that_may_be_satisfied_are_not_refused(options: dict):
+    check_guards(Options(**options), {"answer", "peek"})
