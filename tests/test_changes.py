@@ -9,6 +9,7 @@ import pytest
 from rlm_fsm import FakeAdapter, Policy, Price, SqliteLog, fork, replay, resume, run, runs
 from rlm_fsm.errors import UsageError
 from rlm_fsm.event import Event, RunResumed, RunStarted
+from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
 
 
@@ -27,7 +28,7 @@ def begun(log: Path, **options: Any) -> str:
 
 def events_of(log: Path, run_id: str) -> list[Event]:
     with SqliteLog(log) as opened:
-        return [item.event for item in opened.load(run_id)]
+        return [item.event for item in opened.load(RunId(run_id))]
 
 
 def options_of(log: Path, run_id: str) -> Options:
@@ -202,8 +203,17 @@ def test_a_fork_refuses_options_that_there_are_not(log: Path):
         fork(begun(log), at=1, log=log, adapter=model(), max_step=3)
 
 
-def test_a_resume_refuses_what_is_no_logger_and_no_prices(log: Path):
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"logger": "x"}, "logger='x': give a logging.Logger"),
+        ({"prices": 5}, "prices=5: give prices"),
+        ({"adapters": {3: model()}}, "adapters={3: ...}: "),
+        ({"adapter": None, "model": 3}, "model=3: give the name of a model"),
+    ],
+)
+def test_a_resume_refuses_what_it_cannot_use(given: dict[str, Any], told: str, log: Path):
     run_id = begun(log)
-    for bad in ({"logger": "x"}, {"prices": 5}, {"model": 3}):
-        with pytest.raises(UsageError, match=next(iter(bad))):
-            resume(run_id, log=log, **({"adapter": model()} if "model" not in bad else {}), **bad)
+    options: dict[str, Any] = {"log": log, "adapter": model(), **given}
+    with pytest.raises(UsageError, match=told):
+        resume(run_id, **options)
