@@ -14,6 +14,7 @@ from typing import Any, cast
 from effects.adapters.base import AdapterError, ModelAdapter
 from rlm_fsm.effect import CallModel
 from rlm_fsm.event import ModelFailed, ModelReplied
+from rlm_fsm.ids import CallId
 from rlm_fsm.values import ModelResponse, Usage, estimate_tokens
 
 TEMPERATURE = 0.0
@@ -43,11 +44,13 @@ async def call_model(
     *,
     threads: ThreadPoolExecutor | None,
     elapsed: Callable[[], tuple[float, float]],
+    made: set[CallId],
     cost_of: CostOf = no_cost,
 ) -> ModelReplied | ModelFailed:
-    """Make the call and classify how it ended. `elapsed` gives its seconds and the run's."""
+    """Make the call and classify how it ended. `elapsed` gives its seconds and the run's; the call
+    is among those `made` from when it is begun."""
     try:
-        response = await _complete(adapter, messages, effect.max_tokens, threads)
+        response = await _complete(adapter, messages, effect, threads, made)
     except AdapterError as error:
         return _failed(effect, error.kind, str(error), error.status, elapsed())
     except TimeoutError as error:
@@ -95,20 +98,32 @@ def unknown_adapter(effect: CallModel, known: Iterable[str], clock_s: float) -> 
 async def _complete(
     adapter: Any,
     messages: list[dict[str, str]],
-    max_tokens: int,
+    effect: CallModel,
     threads: ThreadPoolExecutor | None,
+    made: set[CallId],
 ) -> object:
     """What the adapter returned: anything, should it be a user's."""
+    made.add(effect.call_id)
+    limits = {"max_tokens": effect.max_tokens, "temperature": TEMPERATURE}
     if hasattr(adapter, "acomplete"):
-        return await adapter.acomplete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
+        return await adapter.acomplete(messages, **limits)
+    assert threads is not None, "there are threads for an adapter that blocks"
 
     def work() -> object:
         try:
-            return adapter.complete(messages, max_tokens=max_tokens, temperature=TEMPERATURE)
+            return adapter.complete(messages, **limits)
         except StopIteration as error:  # a future can't hold it: its waiter would wait for ever
             raise RuntimeError(told(error)) from error
 
-    return await asyncio.get_running_loop().run_in_executor(threads, work)
+    job = threads.submit(work)
+    try:
+        return await asyncio.wrap_future(job)
+    except asyncio.CancelledError:
+        if job.cancel():
+            made.discard(effect.call_id)  # it still waited for its thread
+        elif cancellations() and job.done():
+            return job.result()  # it was there, and about to be told
+        raise
 
 
 def _checked(response: object) -> ModelResponse | str:

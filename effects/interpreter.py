@@ -286,13 +286,13 @@ class Interpreter:
 
         async def call() -> ModelReplied | ModelFailed:
             async with self.gate:
-                self._made.add(effect.call_id)
                 return await call_model(
                     adapter,
                     messages,
                     effect,
                     threads=self._threads,
                     elapsed=self._stopwatch(),
+                    made=self._made,
                     cost_of=self.cost_of,
                 )
 

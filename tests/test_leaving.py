@@ -6,17 +6,20 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_driving import ROOT_DIR, environment, recorded
-from machine import code
+from machine import Machine, code
 
 from effects import leaving
 from effects.caches.flights import FLIGHTS
+from effects.calling import call_model
 from effects.interpreter import Interpreter
 from effects.log.memory import MemoryLog
 from effects.tools import apart
@@ -32,6 +35,7 @@ from rlm_fsm import (
     resume,
     runs,
 )
+from rlm_fsm.effect import CallModel
 from rlm_fsm.event import Cancelled, DeadlinePassed, ModelFailed, ModelReplied, RunStarted
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
@@ -39,7 +43,7 @@ from rlm_fsm.values import CodeResult, ReadResult
 
 BATCH = code("found = llm_batch(['a', 'b', 'c', 'd'])")
 HOW = pytest.mark.parametrize("how", ["cancel", "deadline"])
-DEADLINE = Policy(max_seconds=1.0)
+DEADLINE = Policy(max_seconds=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +122,9 @@ async def stopped(how: str, model: Model, *until: str, **options: Any) -> None:
     """A run that is stopped once the model was asked these."""
     policy = DEADLINE if how == "deadline" else Policy()
     task = asyncio.create_task(arun("q", "text", adapter=model, policy=policy, **options))
-    await model.has_asked(*until)
+    asked = asyncio.create_task(model.has_asked(*until))
+    await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+    assert asked.done(), "the run has ended before it asked"
     if how == "deadline":
         result = await task
         assert (result.status, result.limit) == ("partial", "max_seconds")
@@ -212,6 +218,59 @@ def test_a_second_cancellation_loses_no_reply(log: Path):
     (info,) = runs(log)
     assert info.status == "cancelled"
     assert fold(recorded(log, info.run_id)).under_way == ()
+
+
+def test_calls_that_wait_for_a_thread_were_not_made(log: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "effects.interpreter.ThreadPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1)
+    )
+    asked, let_go = threading.Event(), threading.Event()
+
+    class Blocking:
+        def complete(self, messages: Any, **_: Any) -> ModelResponse:
+            if messages[0]["content"].startswith("You are a sub-LLM"):
+                asked.set()
+                let_go.wait(60)
+            return ModelResponse(BATCH, Usage(1, 1, 2))
+
+    async def program() -> None:
+        task = asyncio.create_task(arun("q", "text", adapter=Blocking(), log=log))
+        await asyncio.to_thread(asked.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        let_go.set()
+
+    asyncio.run(program())
+    (info,) = runs(log)
+    assert fold(recorded(log, info.run_id)).under_way == ("0.1",)
+
+
+def test_a_reply_that_a_thread_has_is_kept_though_nobody_was_told_of_it_yet():
+    begun, let_go = threading.Event(), threading.Event()
+
+    class Blocking:
+        def complete(self, messages: Any, **_: Any) -> ModelResponse:
+            begun.set()
+            let_go.wait(60)
+            return ModelResponse("R", Usage(1, 1, 2))
+
+    async def program() -> Any:
+        effect = Machine().start()[-1]
+        assert isinstance(effect, CallModel)
+        with ThreadPoolExecutor(1) as threads:
+            call = call_model(
+                Blocking(), [], effect, threads=threads, elapsed=lambda: (0.0, 0.0), made=set()
+            )
+            task = asyncio.create_task(call)
+            await asyncio.to_thread(begun.wait, 30)
+            let_go.set()
+            threads.submit(int).result()  # its thread is free, and the loop has stood still
+            task.cancel()
+            return await task
+
+    outcome = asyncio.run(program())
+    assert (type(outcome), outcome.text) == (ModelReplied, "R")
 
 
 @pytest.mark.usefixtures("grace")
