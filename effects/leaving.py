@@ -37,7 +37,7 @@ async def stop(tasks: Iterable[_Task], *, whose: str) -> None:
             await asyncio.wait(left, timeout=left_s)
         left = {task for task in left if not task.done()}
     for task in left:
-        _leave(task)
+        leave(task)
     if left:
         _logger.warning(
             "%s: %d of its calls go on although they were cancelled: nobody waits for them any "
@@ -47,7 +47,7 @@ async def stop(tasks: Iterable[_Task], *, whose: str) -> None:
         )
 
 
-def _leave(task: _Task) -> None:
+def leave(task: _Task) -> None:
     """Let a task go on without anybody who waits for it.
 
     `asyncio.run` waits for all tasks that are registered. A task that is pending when its loop is

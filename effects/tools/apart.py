@@ -24,13 +24,13 @@ from typing import Any, TypeAlias
 
 from returns.result import Failure, Result, Success
 
+from effects.leaving import leave
+
 Made: TypeAlias = Result[Any, BaseException]
 """What a call gave or raised."""
 GRACE_S = 1.0
 """Seconds for a task that was cancelled to clean up: enough to close a connection, and short for
 a person who has pressed Ctrl-C."""
-_LEFT: set["asyncio.Task[None]"] = set()
-"""Tasks that nobody waits for, until they end: an event loop alone doesn't keep them."""
 
 _logger = logging.getLogger("rlm_fsm")
 
@@ -97,7 +97,10 @@ class _Call:
             await asyncio.wait((task,), timeout=GRACE_S)
         finally:
             if not task.done():
-                self._leave(task)
+                leave(task)
+                _logger.warning(
+                    "%s goes on although it was cancelled: nobody waits for it any more", self.name
+                )
 
     async def _await(self, call: Callable[[], Any]) -> None:
         try:
@@ -124,25 +127,10 @@ class _Call:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """The task is over; it has told what it gave, unless it was stopped from outside."""
-        _LEFT.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not self.answer.done():
             self.answer.set_exception(error)
         self._settle(Failure(asyncio.CancelledError("it was cancelled before it began")))
-
-    def _leave(self, task: "asyncio.Task[None]") -> None:
-        """Let a task go on without anybody who waits for it.
-
-        `asyncio.run` waits for all tasks that are registered. A task that is pending when its loop
-        is closed says so when it is destroyed, unless it is told that this is meant to be.
-        """
-        _LEFT.add(task)
-        asyncio._unregister_task(task)  # pyright: ignore[reportPrivateUsage]
-        with suppress(AttributeError):  # where Python has it no more, it only says so
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        _logger.warning(
-            "%s goes on although it was cancelled: nobody waits for it any more", self.name
-        )
 
 
 def _called(call: Callable[[], Any]) -> tuple[Made, bool]:
