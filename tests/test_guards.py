@@ -108,12 +108,12 @@ def test_a_refused_value_is_no_refused_reply():
         (
             {"subcall_guard_steps": 2, "require_subcall_before_final": True},
             "subcall_guard_steps",
-            "2 turns have gone without a question to a sub-model",
+            "This was turn 2, and you have asked no sub-model yet.",
         ),
         (
             {"fallback_guard_steps": 2},
             "fallback_guard_steps",
-            "2 turns have gone, and answer holds no answer yet",
+            "This was turn 2, and answer holds no answer yet.",
         ),
     ],
 )

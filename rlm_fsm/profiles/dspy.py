@@ -48,7 +48,7 @@ finish, call SUBMIT(answer) in code.
 DSPY = replace(
     PYRLM,
     name="dspy",
-    version=1,
+    version=2,
     system=_SYSTEM,
     recursive_system=_RECURSIVE,
     first_text=(

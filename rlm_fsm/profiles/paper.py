@@ -51,7 +51,7 @@ start of a line, FINAL(your answer) or FINAL_VAR(variable_name).
 PAPER = replace(
     RLMS,
     name="paper",
-    version=1,
+    version=2,
     system=_SYSTEM,
     recursive_system=_RECURSIVE,
     first_text=(

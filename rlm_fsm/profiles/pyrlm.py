@@ -63,7 +63,7 @@ If the piece doesn't hold the answer, finish with FINAL: NO_ANSWER
 
 PYRLM = Profile(
     name="pyrlm",
-    version=3,
+    version=4,
     system=_SYSTEM,
     subcall_system=_SUBCALL,
     recursive_system=_RECURSIVE,
@@ -148,11 +148,11 @@ PYRLM = Profile(
         "itself and set {name} anew."
     ),
     no_subcall_yet=(
-        "{turn} turns have gone without a question to a sub-model. Ask one now (llm_query, "
+        "This was turn {turn}, and you have asked no sub-model yet. Ask one now (llm_query, "
         "llm_batch, ask_chunks): the answer isn't accepted before."
     ),
     no_value_yet=(
-        "{turn} turns have gone, and {name} holds no answer yet. Set it as soon as you have one."
+        "This was turn {turn}, and {name} holds no answer yet. Set it as soon as you have one."
     ),
     fallback_shown=(
         "Code that was prepared for such a case was run. It gave no answer, and showed:\n{output}"

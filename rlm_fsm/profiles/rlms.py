@@ -69,7 +69,7 @@ _NOT_SEEN = (
 RLMS = replace(
     PYRLM,
     name="rlms",
-    version=1,
+    version=2,
     system=_SYSTEM,
     recursive_system=_RECURSIVE,
     first_text=(
