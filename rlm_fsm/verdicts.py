@@ -48,7 +48,7 @@ def after_cell(frame: Frame, event: CodeExecuted, options: Options) -> Frame:
         errors=frame.errors + (event.error is not None),
         best=watched or event.stdout.strip() or frame.best,
         watched=watched,
-        final=frame.final if names_it or final is None else final,
+        final=None if names_it else final or frame.final,
         refused_value="" if names_it else frame.refused_value,
     )
 

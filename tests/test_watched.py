@@ -271,6 +271,17 @@ def test_a_value_that_does_not_fit_is_checked_again_only_when_it_changes(backend
     assert guards == ["answer_type"]
 
 
+@both
+@pytest.mark.parametrize(
+    "naming", ["ans = {'a': [1, None]}", "ans = {'a': [1, None]}\nFINAL_VAR('ans')"]
+)
+def test_a_value_is_read_as_the_type_asks_also_when_code_names_it(backend: str, naming: str):
+    result = go(
+        [code(naming)], backend, auto_finalize_var="ans", output_type=dict[str, list[int | None]]
+    )
+    assert (result.status, result.value) == ("finished", {"a": [1, None]})
+
+
 # -- several blocks -------------------------------------------------------------------------------
 
 EARLY = GivenFinal(form="FINAL", text="early")
@@ -299,6 +310,15 @@ def test_a_later_answer_goes_before_an_earlier_one_that_was_refused():
     machine.pause("q")
     machine.reply("A", "0.1")
     machine.ran(final=GivenFinal(form="FINAL", text="late"))
+    assert ended(machine) == ("finished", "late")
+
+
+def test_a_variable_that_is_named_later_goes_before_an_earlier_answer():
+    machine = two_blocks(require_subcall_before_final=True, auto_finalize_var="ans")
+    machine.ran(final=EARLY)
+    machine.pause("q")
+    machine.reply("A", "0.1")
+    leaves(machine, "late", final=GivenFinal(form="FINAL_VAR", text="late"))
     assert ended(machine) == ("finished", "late")
 
 
