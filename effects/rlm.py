@@ -38,13 +38,13 @@ from effects.sessions import OnChangedOutput
 from effects.settings import read_settings
 from effects.tools import OnApproval, Toolbox
 from effects.tools.extensions import Extensions, extensions_of
-from effects.tools.named import ToolLike, listed, tools_of
+from effects.tools.named import ToolLike, listed, own_names, tools_of
 from effects.typed import answer_type
 from effects.waiting import Job, run_job
 from effects.windows import compacting, share_of
 from rlm_fsm.errors import RunNotFound, UsageError
 from rlm_fsm.event import OnUncertain
-from rlm_fsm.options import Options
+from rlm_fsm.options import Options, check_guards
 from rlm_fsm.policy import Policy
 from rlm_fsm.price import Price
 from rlm_fsm.profile import Profile
@@ -181,6 +181,7 @@ class RLM:
             prices=prices_of(self.parts.adapters, prices),
         )
         self.options = compacting(options, share_of(compaction), known)
+        check_guards(self.options, own_names())
         check_cost_limit(self.options.policy, self.parts.adapters, self.options.prices)
         repl_factory(repl_backend, self.parts.repl_limits, self.options)
         # Last, since `repl_extensions` is given this object, and may look at all of it.

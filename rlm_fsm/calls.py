@@ -261,7 +261,8 @@ def drop(state: RunState, frame: Frame) -> RunState:
 
 def limit_outcome(exceeded: Breach) -> Outcome:
     """What code learns of a call that a limit forbids."""
-    return Outcome("limit", f"the limit {exceeded} leaves no room for this call")
+    told = f"the limit {exceeded} leaves no room for this call"
+    return Outcome("limit", told, exceeded.limit)
 
 
 def no_room(exceeded: Breach) -> str:

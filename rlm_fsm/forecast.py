@@ -76,7 +76,7 @@ def _judged(
         )
         more = f", {counted(before, 'other')} about to be asked" if before else ""
         no_room = f"{all_of}{more}, and the limit {exceeded} leaves no room for them"
-        return Outcome("limit", no_room), 0, NOTHING
+        return Outcome("limit", no_room, exceeded.limit), 0, NOTHING
     cost_usd = None if nusd is None else round(nusd / NANO_USD, 9)
     data = {"subcalls": count, "tokens": tokens, "cost_usd": cost_usd}
     return Outcome("text", json.dumps(data)), count, takes

@@ -118,13 +118,15 @@ def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     allowed = Breach(limit=reached.limit, allowed=reached.allowed, used=reached.used)
     if frame.turns == 1 and len(frame.messages) <= history.HEAD:
         state = unmade(state, frame_of(CallId(frame.id)))
-    return end_child(state, frame, Outcome("limit", f"the sub-run reached its limit {allowed}"))
+    told = f"the sub-run reached its limit {allowed}"
+    return end_child(state, frame, Outcome("limit", told, reached.limit))
 
 
 def end_closing(state: RunState, frame: Frame, failure: str = "") -> Step:
     """End a sub-run whose last turn gave no answer: what it printed could be taken for one."""
     told = f"the sub-run reached its limit {frame.limit} and gave no answer"
-    return end_child(state, frame, Outcome("error", failure) if failure else Outcome("limit", told))
+    outcome = Outcome("error", failure) if failure else Outcome("limit", told, frame.limit)
+    return end_child(state, frame, outcome)
 
 
 def answer(state: RunState, frame: Frame, text: str, value: str | None = None) -> Step:

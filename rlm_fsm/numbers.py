@@ -14,6 +14,8 @@ def number(value: float) -> str:
     """A number without an exponent and without digits that say nothing."""
     if float(value).is_integer():
         return f"{value:,.0f}"
+    if abs(value) < 0.001:
+        return f"{value:.9f}".rstrip("0")
     return f"{value:,.4g}" if abs(value) < 1_000 else f"{value:,.1f}"
 
 

@@ -36,7 +36,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     if exceeded is not None:
         these = "this call" if len(unique) == 1 else f"these {len(unique):,} calls"
         message = f"the limit {exceeded} leaves no room for {these}"
-        known |= dict.fromkeys(unique, Outcome("limit", message))
+        known |= dict.fromkeys(unique, Outcome("limit", message, exceeded.limit))
         unique = {}
     if not unique and not tools:
         assert frame.cell is not None, "a paused frame has a cell"

@@ -228,6 +228,8 @@ class Outcome:
     person did. ``stop``: the cell asks in vain for ever, and its session is to end it."""
     text: str
     """The answer, or what went wrong. Of a tool its result as JSON."""
+    limit: str | None = None
+    """The limit that forbade the call, by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

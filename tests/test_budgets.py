@@ -680,6 +680,7 @@ def test_what_is_left_of_little_is_told_as_little():
         (1234567.5, "1,234,567.5"),
         (0.4, "0.4"),
         (12.34567, "12.35"),
+        (0.00005, "0.00005"),
     ],
 )
 def test_numbers_have_no_exponents(value: float, told: str):

@@ -24,9 +24,10 @@ from rlm_fsm.event import (
     RunStarted,
 )
 from rlm_fsm.ids import ROOT, CallId
+from rlm_fsm.numbers import LARGEST
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy
-from rlm_fsm.price import Price
+from rlm_fsm.price import Price, PriceTier
 from rlm_fsm.profiles import PROFILES
 from rlm_fsm.values import ContextInfo, Usage, text_hash
 
@@ -80,12 +81,13 @@ texts = short_texts | marker_texts | long_texts
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.just("$blob")
 counts = st.integers(min_value=1)
 amounts = st.floats(min_value=0, allow_nan=False) | st.integers(min_value=0)
-finite = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+finite = st.floats(min_value=0, max_value=1e9)
 profiles = st.builds(
     lambda profile, words: replace(profile, **words),
     st.sampled_from(list(PROFILES.values())),
     st.fixed_dictionaries({"system": texts, "no_output": texts, "batch_error": texts}),
 )
+TIER = PriceTier(above_tokens=2, prompt_usd_per_mtok=1, completion_usd_per_mtok=0.5)
 SPECIAL: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Options, "auto_finalize_var"): st.none() | st.just("answer"),
     (Options, "auto_finalize_reject_patterns"): st.sampled_from([(), ("^no",), ("a|b", "c$")]),
@@ -95,6 +97,7 @@ SPECIAL: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Price, "prompt_usd_per_mtok"): finite,
     (Price, "completion_usd_per_mtok"): finite,
     (Price, "cached_usd_per_mtok"): st.none() | finite,
+    (Price, "tiers"): st.sampled_from([(), (TIER,), (TIER, replace(TIER, above_tokens=9))]),
 }
 
 
@@ -103,6 +106,11 @@ def possible_options(**values: Any) -> Options:
     if not values["conversation_history"]:
         values["compaction"] = 0.0
     return Options(**values)
+
+
+def is_allowed(value: object) -> bool:
+    """Whether a limit may be so large."""
+    return not isinstance(value, int | float) or value <= LARGEST
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
@@ -124,6 +132,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
             field.name: SPECIAL.get((hint, field.name), values_of(hints[field.name]))
             for field in fields(hint)
         }
+        if hint in (Options, Policy):
+            kwargs = {name: strategy.filter(is_allowed) for name, strategy in kwargs.items()}
         return st.builds(possible_options if hint is Options else hint, **kwargs)
     simple = {str: texts, int: counts, float: amounts, bool: st.booleans()}
     return simple[hint]

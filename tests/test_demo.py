@@ -87,7 +87,7 @@ def test_the_command_prints_the_answer_and_checks_it_against_the_planted_truth(
 
 def test_a_demo_that_is_too_large_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--size", "5000"]) == 2
-    assert "--size 5000: give 200 or less" in capsys.readouterr().err
+    assert "--size 5,000: give 200 or less" in capsys.readouterr().err
 
 
 # The archive

@@ -1,6 +1,7 @@
 """Guards on the watched variable and on steps, and the fallback code that they run."""
 
 import re
+from typing import Any
 
 import pytest
 from machine import BOOM, Machine, code, kinds, names
@@ -366,3 +367,25 @@ def test_guards_that_no_run_could_satisfy_are_refused_for_new_runs(options: dict
 )
 def test_guards_that_may_be_satisfied_are_not_refused(options: dict):
     check_guards(Options(**options), {"answer", "peek"})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"min_steps": 5, "policy": Policy(max_steps=2)}, "min_steps=5 with"),
+        (
+            {"require_subcall_before_final": True, "policy": Policy(max_subcalls=0)},
+            "no subcall may be made",
+        ),
+        ({"auto_finalize_var": "P"}, "auto_finalize_var='P'"),
+        ({"auto_finalize_var": "llm_query"}, "auto_finalize_var='llm_query'"),
+        ({"auto_finalize_var": "class"}, "a word of Python's own"),
+    ],
+)
+def test_guards_that_no_run_can_satisfy_are_refused_before_anything_starts(
+    options: dict[str, Any], says: str
+):
+    adapter = FakeAdapter(script=["FINAL: 1"])
+    with pytest.raises(UsageError, match=says):
+        run("q", "t", adapter=adapter, log=":memory:", **options)
+    assert adapter.call_log == []

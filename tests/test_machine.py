@@ -53,7 +53,7 @@ from rlm_fsm.event import (
 from rlm_fsm.fold import advance, fold, pending, state_at
 from rlm_fsm.history import HEAD
 from rlm_fsm.ids import CallId, RunId, first_of
-from rlm_fsm.needs import takes_a_place
+from rlm_fsm.needs import takes_a_place, untold_nusd
 from rlm_fsm.options import Options
 from rlm_fsm.policy import Policy, Spent
 from rlm_fsm.price import NANO_USD, AdapterPrice, Price
@@ -527,9 +527,10 @@ class AnySchedule(RuleBasedStateMachine):
                 return ModelReplied(**named, text=text, cache_hit=True, cache_key="k" * 64)
         billed = data.draw(st.integers(0, 400) | st.integers(0, 4000))
         cost = data.draw(st.sampled_from([None, 0.001, 0.01]))
-        self.note_errors(call, billed, cost or 0.0)
         prompt = data.draw(st.integers(0, billed))
         usage = Usage(prompt, billed - prompt, billed)
+        untold_usd = untold_nusd(self.state, call, usage) / NANO_USD
+        self.note_errors(call, billed, untold_usd if cost is None else cost)
         return ModelReplied(**named, text=text, usage=usage, cost_usd=cost)
 
     def note_errors(self, call: CallModel, billed: int, cost_usd: float) -> None:

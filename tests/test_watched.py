@@ -346,3 +346,15 @@ def test_all_blocks_run_in_real_sessions(backend: str):
     reply = code("z = 1\nFINAL('early')") + "\n" + code("x = llm_query('q')\nFINAL(x)")
     result = go([reply], backend, require_subcall_before_final=True)
     assert (result.output, result.usage.total_tokens > 0) == ("sub", True)
+
+
+@pytest.mark.parametrize("backend", ["python", "monty"])
+@pytest.mark.parametrize("value", ["len", "lambda: 1", "math", "Kind", "mine"])
+def test_a_function_a_class_or_a_module_is_no_value(value: str, backend: str) -> None:
+    begin = "import math\nclass Kind:\n    pass\ndef mine():\n    pass\n"
+    script = [f"```python\n{begin}ans = {value}\n```", "```python\nans = 'found'\n```"]
+    adapter = FakeAdapter(script=[*script, "FINAL: late"])
+    result = run(
+        "q", "t", adapter=adapter, repl_backend=backend, auto_finalize_var="ans", log=":memory:"
+    )
+    assert result.output == "found"

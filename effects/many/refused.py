@@ -24,23 +24,18 @@ def refused_by(log: EventLog, run_id: RunId, ledger: Ledger, granted: Policy) ->
         folded(log.load(run_id), run_id, refusals)
     except RLMError:
         return None
-    # An outcome says that a limit forbade the call; which one, only its words say.
-    return next((name for name in limits if refusals.name(name)), None)
+    return next((name for name in limits if name in refusals.limits), None)
 
 
 class _Refusals:
-    """What code was told, in a fold, of calls that a limit forbade."""
+    """The limits that forbade calls of code, in a fold."""
 
     def __init__(self) -> None:
-        self.texts: set[str] = set()
-
-    def name(self, limit: Limit) -> bool:
-        """Whether a call was forbidden by this one."""
-        return any(f"{limit}:" in text for text in self.texts)
+        self.limits: set[str | None] = set()
 
     def take(self, state: RunState, event: Event, effects: tuple[Effect, ...]) -> None:
         """Look at what a step answers a cell."""
         del state, event
         for effect in effects:
             if isinstance(effect, ResumeCode):
-                self.texts |= {answer.text for answer in effect.outcomes if answer.kind == "limit"}
+                self.limits |= {answer.limit for answer in effect.outcomes}

@@ -26,6 +26,9 @@ models like to write of their own."""
 CALLS = ("SUBMIT", "FINAL", "FINAL_VAR", "done")
 """Functions that give a final answer."""
 
+NO_VALUES = ("function", "builtin_function_or_method", "method", "type", "module", "_rlm_module")
+"""Names of the types of what no answer can be, those of either backend."""
+
 
 class Signal(BaseException):
     """Ends a cell that has given its final answer."""
@@ -81,8 +84,11 @@ def fresh_answer() -> dict[str, Any]:
 
 
 def is_unset(value: object) -> bool:
-    """Whether a watched variable has no value yet: code often begins with an empty container."""
-    return value is None or (type(value) in (list, dict, tuple, set, frozenset) and not value)
+    """Whether a watched variable has no value yet: code often begins with an empty container, and
+    may give the name to a function, a class or a module."""
+    if type(value) in (list, dict, tuple, set, frozenset):
+        return not value
+    return value is None or type(value).__name__ in NO_VALUES
 
 
 def is_protocol(value: object) -> bool:

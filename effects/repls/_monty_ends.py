@@ -20,7 +20,7 @@ def _rlm_is_protocol(value):
     return isinstance(value, dict) and "content" in value and "ready" in value
 def _rlm_is_unset(value):
     empty = isinstance(value, (list, dict, tuple, set, frozenset)) and not value
-    return value is None or empty
+    return value is None or empty or type(value).__name__ in {_finals.NO_VALUES!r}
 def _rlm_told(names):
     found = {{}}
     for name, value in names.items():
