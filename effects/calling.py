@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from effects.adapters.base import AdapterError, ModelAdapter
 from rlm_fsm.effect import CallModel
-from rlm_fsm.event import ModelFailed, ModelReplied
+from rlm_fsm.event import UNKNOWN_MODEL, ModelFailed, ModelReplied
 from rlm_fsm.ids import CallId
 from rlm_fsm.values import ModelResponse, Usage, estimate_tokens
 
@@ -92,7 +92,7 @@ def unknown_adapter(effect: CallModel, known: Iterable[str], clock_s: float) -> 
     """The outcome of a call that names none of the run's adapters."""
     there_are = ", ".join(sorted(known))
     message = f"there is no model named {effect.adapter!r}; there are: {there_are}"
-    return _failed(effect, "bad_request", message, None, (0.0, clock_s))
+    return _failed(effect, UNKNOWN_MODEL, message, None, (0.0, clock_s))
 
 
 async def _complete(

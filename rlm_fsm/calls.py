@@ -7,8 +7,10 @@ Rules:
    here, and replays the same way.
 2. A budget is checked when a call is next to leave the queue: by the rules of `policy` and
    `needs` it starts, is refused, or waits for a bill, and those behind it wait too.
-3. A turn of an open sub-run goes before calls that would begin something new: sub-runs end
-   before others start.
+3. Sub-runs end before others start: their turns, and what their cells ask for, go before calls
+   that would begin something new; and no more are open at once at a depth than calls may be in
+   flight. Else all of a batch would be open, each with a session, and a limit would find none
+   with an answer.
 4. A call that starts is announced: `Record(EffectStarted)`, then `CallModel`, in one commit with
    the event that let it out.
 5. Answers go back in the order of the calls, whatever the order in which they came.
@@ -21,6 +23,7 @@ from pyrsistent import PDeque
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, CallTool, Effect, Record, ResumeCode
 from rlm_fsm.event import (
+    UNKNOWN_MODEL,
     EffectStarted,
     HistoryCompacted,
     LimitReached,
@@ -28,7 +31,8 @@ from rlm_fsm.event import (
     ModelReplied,
 )
 from rlm_fsm.evolve import evolve
-from rlm_fsm.ids import CallId, FrameId, first_of, frame_of
+from rlm_fsm.history import HEAD
+from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, first_of, frame_of, order_of, turn_id
 from rlm_fsm.needs import (
     breach,
     keeps_to_cost,
@@ -45,13 +49,14 @@ from rlm_fsm.values import Outcome, Usage
 Step = tuple[RunState, tuple[Effect, ...]]
 """What a transition gives: the new state and what the world must do."""
 
-IDLE_PAUSES = 1_000
-"""Pauses in a row of one cell that may begin nothing. Each is an event, and takes no time that
-counts against the cell's: code that ignores refusals, or asks for the budget again and again, would
-go on for hours."""
+IDLE_PAUSES = 10_000
+"""Pauses in a row of one cell that may begin nothing. Each is an event with all that it asks, and
+takes no time that counts against the cell's: code that ignores refusals, or asks for the budget
+again and again, would go on for hours and fill the log."""
+IDLE_CHARS = 10_000
+"""So many characters that are asked in one count for one pause more."""
 _IN_VAIN = (
-    f"the cell asked {IDLE_PAUSES:,} times in a row for what no limit allowed, or what it knew "
-    "already, and was stopped"
+    "the cell asked again and again for what was refused, or what it knew already, and was stopped"
 )
 
 
@@ -100,9 +105,8 @@ def lost(call: CallModel) -> ModelFailed:
 
 
 def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False) -> Step:
-    """Queue calls, in front for the next turn of an open sub-run, and let out what may start."""
-    queue = state.queue.extendleft(calls) if first else state.queue.extend(calls)
-    return pump(evolve(state, queue=queue))
+    """Queue calls, in front by rule 3, and let out what may start."""
+    return pump(evolve(state, queue=_queued(state, calls, first=first)))
 
 
 def pump(state: RunState) -> Step:
@@ -114,6 +118,8 @@ def pump(state: RunState) -> Step:
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
         call, rest = state.queue.left, state.queue.popleft()
+        if _begins_too_many(state, call):
+            break
         judged = verdict(state, call)
         if judged is None:
             break
@@ -121,9 +127,11 @@ def pump(state: RunState) -> Step:
             state, effects = start(state, call, queue=rest, takes=judged)
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
-            if first_of(call.call_id) == call.call_id:
+            is_vain = first_of(call.call_id) == call.call_id
+            if is_vain:
                 state = unmade(state, call.frame)
-            state, effects = _delivered(state, call.call_id, limit_outcome(judged))
+            outcome = limit_outcome(judged)
+            state, effects = _delivered(state, call.call_id, outcome, is_vain=is_vain)
         else:
             state = evolve(state, queue=rest)
             effects = (Record(event=_forbidden(call, judged)),)
@@ -131,8 +139,27 @@ def pump(state: RunState) -> Step:
     return state, tuple(started)
 
 
+def _begins_too_many(state: RunState, call: CallModel) -> bool:
+    """Whether a call is the first turn of a sub-run that has to wait for others to end."""
+    if not _is_first_turn(call):
+        return False
+    depth = depth_of(call.frame)
+    begun = [
+        frame
+        for frame in state.frames.values()
+        if depth_of(frame.id) == depth and frame.id != call.frame and _is_begun(state, frame)
+    ]
+    return len(begun) >= state.options.max_concurrent_subcalls
+
+
+def _is_begun(state: RunState, frame: Frame) -> bool:
+    """Whether the first turn of a frame has left the queue."""
+    is_first = frame.turns == 1 and frame.phase is Phase.ASKING and len(frame.messages) <= HEAD
+    return not is_first or turn_id(frame.id, 1) in state.calls
+
+
 def unmade(state: RunState, frame_id: FrameId) -> RunState:
-    """The state without a subcall of this frame: a limit has kept it from being made."""
+    """The state without a subcall of this frame, since it wasn't made."""
     frame = state.frames[frame_id]
     state = put(state, evolve(frame, subcalls=frame.subcalls - 1))
     return evolve(state, spent=evolve(state.spent, subcalls=state.spent.subcalls - 1))
@@ -156,6 +183,7 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
     """Take a call's outcome: settle its bill and free its place."""
     call = state.calls[event.call_id]
     replied = event if isinstance(event, ModelReplied) else None
+    is_made = not isinstance(event, ModelFailed) or event.error != UNKNOWN_MODEL
     takes = takes_a_place(call)
     is_unknown = replied is not None and replied.cost_usd is None and not replied.cache_hit
     spent = settle(
@@ -167,6 +195,7 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         seconds=event.clock_s,
         unpriced=is_unknown,
         cache_hit=replied is not None and replied.cache_hit,
+        is_made=is_made,
     )
     if replied is not None and is_unknown and keeps_to_cost(state):
         untold = untold_nusd(state, call, replied.usage)
@@ -203,25 +232,33 @@ def made_again(state: RunState, names: Iterable[CallId], *, is_judged: bool) -> 
             state = evolve(state, spent=evolve(state.spent, steps=state.spent.steps - 1))
         state, more = start(state, call)
         effects += more
-    state = evolve(state, queue=state.queue.extendleft(reversed(below)))
+    state = evolve(state, queue=_queued(state, below, first=True))
     return then_pump((state, tuple(effects)))
 
 
 def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
     """Put a frame to wait for calls that its cell asked for."""
-    return enqueue(put(state, evolve(frame, phase=Phase.WAITING, pause=pause)), calls)
+    waiting = put(state, evolve(frame, phase=Phase.WAITING, pause=pause))
+    return enqueue(waiting, calls, first=frame.id != ROOT)
 
 
-def deliver(state: RunState, call_id: CallId, outcome: Outcome, *, free: bool = False) -> Step:
+def deliver(
+    state: RunState,
+    call_id: CallId,
+    outcome: Outcome,
+    *,
+    free: bool = False,
+    is_vain: bool = False,
+) -> Step:
     """Give one host call its answer; resume the cell with the last one. `free`: only caches have
-    answered, and it doesn't count as a subcall."""
+    answered, and it doesn't count as a subcall. `is_vain`: it wasn't made at all."""
     if free:
         state = evolve(state, spent=uncounted(state.options.policy, state.spent))
-    after, effects = _delivered(state, call_id, outcome)
+    after, effects = _delivered(state, call_id, outcome, is_vain=is_vain)
     return (after, effects) if after.queue is state.queue else then_pump((after, effects))
 
 
-def _delivered(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
+def _delivered(state: RunState, call_id: CallId, outcome: Outcome, *, is_vain: bool) -> Step:
     """`deliver`, but for letting out the call that waited for this one: it is queued. (`pump`
     refuses long rows of them, and must not call itself for each.)"""
     frame = state.frames[frame_of(call_id)]
@@ -229,27 +266,33 @@ def _delivered(state: RunState, call_id: CallId, outcome: Outcome) -> Step:
     assert pause is not None, "only a waiting frame has calls to be answered"
     call_id = first_of(call_id)
     answers = pause.answers.set(call_id, outcome)
+    is_vain = is_vain and pause.is_vain
     if pause.missing == 1:
-        assert frame.cell is not None, "a waiting frame has a cell"
         outcomes = tuple(answers[asked] for asked in pause.asked)
-        is_idle = all(answer.kind == "limit" for answer in outcomes)
-        return resume(state, frame, outcomes, idle=frame.cell.idle + 1 if is_idle else 0)
-    waiting = evolve(pause, answers=answers, missing=pause.missing - 1, backlog=pause.backlog[1:])
+        return resume(state, frame, outcomes, idle=pause.weight if is_vain else 0)
+    waiting = evolve(
+        pause,
+        answers=answers,
+        missing=pause.missing - 1,
+        is_vain=is_vain,
+        backlog=pause.backlog[1:],
+    )
     if pause.typed and call_id in pause.typed:
         waiting = evolve(waiting, typed=pause.typed.remove(call_id))
     state = put(state, evolve(frame, pause=waiting))
     if pause.backlog:
-        state = evolve(state, queue=state.queue.extend(pause.backlog[:1]))
+        queue = _queued(state, pause.backlog[:1], first=frame.id != ROOT)
+        state = evolve(state, queue=queue)
     return state, ()
 
 
 def resume(state: RunState, frame: Frame, outcomes: tuple[Outcome, ...], *, idle: int = 0) -> Step:
-    """Go on with the paused cell; stop it where it asks in vain for ever. `idle`: pauses in a row
-    that began nothing."""
+    """Go on with the paused cell; stop it where it asks in vain for ever. `idle`: the weight of the
+    pause, where it began nothing."""
     assert frame.cell is not None, "a waiting frame has a cell"
-    if idle > IDLE_PAUSES:
+    if idle and frame.cell.idle >= IDLE_PAUSES:
         outcomes = (Outcome("stop", _IN_VAIN),) * len(outcomes)
-    cell = evolve(frame.cell, outcomes=outcomes, idle=idle)
+    cell = evolve(frame.cell, outcomes=outcomes, idle=frame.cell.idle + idle if idle else 0)
     state = put(state, evolve(frame, phase=Phase.RUNNING, pause=None, cell=cell))
     return state, (ResumeCode(frame=frame.id, call_id=cell.id, outcomes=outcomes),)
 
@@ -283,6 +326,26 @@ def limit_reached(frame: FrameId, exceeded: Breach) -> LimitReached:
         allowed=exceeded.allowed,
         used=exceeded.used,
     )
+
+
+def _queued(
+    state: RunState, calls: Iterable[CallModel], *, first: bool = False
+) -> PDeque[CallModel]:
+    """The queue with more calls: `first`, before all that is new, and after what frames that were
+    opened earlier wait for."""
+    more, queue = list(calls), state.queue
+    if not first or not more:
+        return queue.extend(more)
+    older: list[CallModel] = []
+    mine = order_of(more[0].frame)
+    while queue and not _is_first_turn(queue.left) and order_of(queue.left.frame) < mine:
+        older.append(queue.left)
+        queue = queue.popleft()
+    return queue.extendleft(reversed([*older, *more]))
+
+
+def _is_first_turn(call: CallModel) -> bool:
+    return call.call_id == turn_id(call.frame, 1)
 
 
 def _forbidden(call: CallModel, exceeded: Breach) -> HistoryCompacted | LimitReached:

@@ -89,6 +89,10 @@ class ModelReplied:
     """Seconds that this run has been worked on when the outcome arrived."""
 
 
+UNKNOWN_MODEL = "unknown_model"
+"""The failure of a call that names none of the run's adapters: nobody was asked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFailed:
     """A model call ended without a reply, after the adapter's own retries."""
@@ -97,8 +101,8 @@ class ModelFailed:
     call_id: CallId
     error: str
     """What kind of failure: ``auth``, ``rate_limit``, ``timeout``, ``connection``, ``server``,
-    ``bad_request``, ``bad_response``, ``adapter``, or ``uncertain``: the process died while the
-    call was in flight, and the run was resumed with ``on_uncertain="fail"``."""
+    ``bad_request``, ``bad_response``, ``adapter``, `UNKNOWN_MODEL`, or ``uncertain``: the process
+    died while the call was in flight, and the run was resumed with ``on_uncertain="fail"``."""
     message: str
     """The provider's own words, without any key."""
     status: int | None = None

@@ -116,9 +116,9 @@ def end_limited(state: RunState, frame: Frame, reached: LimitReached) -> Step:
     if frame.id == ROOT:
         return finish(state, frame, frame.best, status="partial", limit=reached.limit)
     allowed = Breach(limit=reached.limit, allowed=reached.allowed, used=reached.used)
-    if frame.turns == 1 and len(frame.messages) <= history.HEAD:
-        state = unmade(state, frame_of(CallId(frame.id)))
     told = f"the sub-run reached its limit {allowed}"
+    if frame.turns == 1 and len(frame.messages) <= history.HEAD:
+        return never_begun(state, frame, Outcome("limit", told, reached.limit))
     return end_child(state, frame, Outcome("limit", told, reached.limit))
 
 
@@ -164,11 +164,17 @@ def fail(state: RunState, frame: Frame, error: str, cause: str) -> Step:
     return end_child(state, frame, Outcome("error", error))
 
 
-def end_child(state: RunState, frame: Frame, outcome: Outcome) -> Step:
-    """Close a sub-run and give its parent's cell the outcome."""
-    state, effects = deliver(drop(state, frame), CallId(frame.id), outcome)
+def end_child(state: RunState, frame: Frame, outcome: Outcome, *, is_vain: bool = False) -> Step:
+    """Close a sub-run and give its parent's cell the outcome. `is_vain`: it never asked a model."""
+    state, effects = deliver(drop(state, frame), CallId(frame.id), outcome, is_vain=is_vain)
     state, more = pump(state)
     return state, effects + more
+
+
+def never_begun(state: RunState, frame: Frame, outcome: Outcome) -> Step:
+    """Close a sub-run whose first turn wasn't made: it is no subcall."""
+    state = unmade(state, frame_of(CallId(frame.id)))
+    return end_child(state, frame, outcome, is_vain=True)
 
 
 def retry(state: RunState, frame: Frame) -> Step:

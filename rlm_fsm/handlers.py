@@ -13,6 +13,7 @@ from returns.pipeline import is_successful
 from rlm_fsm import calls, checks, frames, guards, history, pauses, stalls, verdicts
 from rlm_fsm.calls import Step
 from rlm_fsm.event import (
+    UNKNOWN_MODEL,
     CodeExecuted,
     CodePaused,
     EffectStarted,
@@ -98,8 +99,12 @@ def on_asking_model_replied(state: RunState, frame: Frame, event: ModelReplied) 
 
 
 def on_asking_model_failed(state: RunState, frame: Frame, event: ModelFailed) -> Step:
-    """The frame fails: the adapter has retried already. The run can be resumed."""
+    """The frame fails: the adapter has retried already. The run can be resumed. A sub-run never
+    began whose model isn't there."""
     state, _ = calls.ended(state, event)
+    if event.error == UNKNOWN_MODEL and frame.id != ROOT and frame.turns == 1:
+        outcome = Outcome("error", _failure(event))
+        return calls.then_pump(frames.never_begun(state, frame, outcome))
     return calls.then_pump(frames.fail(state, frame, _failure(event), event.error))
 
 
@@ -214,9 +219,14 @@ def on_waiting_model_replied(state: RunState, frame: Frame, event: ModelReplied)
 
 
 def on_waiting_model_failed(state: RunState, _: Frame, event: ModelFailed) -> Step:
-    """A subcall failed: its code will see an error; the others go on."""
+    """A subcall failed: its code will see an error; the others go on. One that names a model which
+    isn't there was no subcall."""
     state, call = calls.ended(state, event)
-    return calls.then_pump(calls.deliver(state, call.call_id, Outcome("error", _failure(event))))
+    is_vain = event.error == UNKNOWN_MODEL
+    if is_vain:
+        state = calls.unmade(state, call.frame)
+    outcome = Outcome("error", _failure(event))
+    return calls.then_pump(calls.deliver(state, call.call_id, outcome, is_vain=is_vain))
 
 
 # -- READING --------------------------------------------------------------------------------------

@@ -71,6 +71,12 @@ def frame_of(call_id: CallId) -> FrameId:
     return FrameId(call_id.rpartition(".")[0])
 
 
+def order_of(frame: FrameId) -> tuple[int, ...]:
+    """Where a frame stands among others: after those that were asked for before it, and after the
+    one that asked for it."""
+    return tuple(map(int, frame.split(".")))
+
+
 def depth_of(frame: FrameId) -> int:
     """0 for the root, 1 for its sub-runs, and so on."""
     return frame.count(".")

@@ -7,7 +7,7 @@ from typing import assert_never
 from pyrsistent import pmap
 
 from rlm_fsm import budget_line, tool_calls, typed
-from rlm_fsm.calls import Step, put, resume, wait
+from rlm_fsm.calls import IDLE_CHARS, Step, put, resume, wait
 from rlm_fsm.effect import CallModel
 from rlm_fsm.event import CodePaused
 from rlm_fsm.evolve import evolve
@@ -28,6 +28,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
     answers that the cell would then lose. What the state itself knows is answered at once.
     """
     asked, unique = _merge(frame, event.calls)
+    weight = 1 + sum(len(call.prompt) for call in unique.values()) // IDLE_CHARS
     known = _known(state, frame, unique, event.now_s)
     tools = {c: call for c, call in unique.items() if call.kind == "tool" and c not in known}
     unique = {c: call for c, call in unique.items() if c not in known and c not in tools}
@@ -39,9 +40,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
         known |= dict.fromkeys(unique, Outcome("limit", message, exceeded.limit))
         unique = {}
     if not unique and not tools:
-        assert frame.cell is not None, "a paused frame has a cell"
-        answers = tuple(known[call_id] for call_id in asked)
-        return resume(state, frame, answers, idle=frame.cell.idle + 1)
+        return resume(state, frame, tuple(known[call_id] for call_id in asked), idle=weight)
     frame = evolve(frame, subcalls=frame.subcalls + len(unique))
     spent = evolve(state.spent, subcalls=state.spent.subcalls + len(unique))
     state = evolve(state, spent=spent)
@@ -60,6 +59,7 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
         asked=tuple(asked),
         answers=pmap(known),
         missing=len(calls) + len(tools),
+        weight=weight,
         backlog=() if event.parallel else tuple(calls[1:]),
         typed=shaped,
     )

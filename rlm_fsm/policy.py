@@ -221,15 +221,17 @@ def settle(
     seconds: float,
     unpriced: bool = False,
     cache_hit: bool = False,
+    is_made: bool = True,
 ) -> Spent:
     """Replace a reservation by the bill of the call that ended at `seconds`.
 
     `unpriced`: it was answered, and nobody knows what it cost. `cache_hit`: a cache answered it.
+    `is_made`: anybody was asked.
     """
     spent = release(spent, call_id, below_root=below_root)
     return evolve(
         spent,
-        model_calls=spent.model_calls + (not cache_hit),
+        model_calls=spent.model_calls + (is_made and not cache_hit),
         cache_hits=spent.cache_hits + cache_hit,
         usage=spent.usage + usage,
         subcall_tokens=spent.subcall_tokens + (usage.total_tokens if below_root else 0),

@@ -76,7 +76,8 @@ class Cell:
     outcomes: tuple[Outcome, ...] | None = None
     """What it was last resumed with; None before its first pause."""
     idle: int = 0
-    """Pauses in a row that began nothing: refused, or answered by what the state knows."""
+    """The weight of the pauses in a row that began nothing: refused, or answered by what the state
+    knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,10 @@ class Pause:
     """The outcomes that are in."""
     missing: int
     """How many calls are unanswered."""
+    weight: int = 1
+    """What it counts for, should none of its calls be made, see `calls.IDLE_PAUSES`."""
+    is_vain: bool = True
+    """Whether none of its calls was made so far: limits or persons forbade those that ended."""
     backlog: tuple[CallModel, ...] = ()
     """Calls that wait for the one before them, when the code asked for one after the other."""
     typed: PMap[CallId, TypedCall] = field(default_factory=lambda: pmap())

@@ -192,7 +192,7 @@ def _judged(state: RunState, approval: Approval, event: ApprovalGiven) -> Step:
     state = evolve(state, approvals=state.approvals.remove(call.call_id))
     if event.is_approved:
         return evolve(state, tool_queue=state.tool_queue.append(call)), ()
-    return deliver(state, call.call_id, Outcome("denied", event.reason or DENIED))
+    return deliver(state, call.call_id, Outcome("denied", event.reason or DENIED), is_vain=True)
 
 
 def _may_be_made_twice(options: Options, call: CallTool, event: RunResumed) -> bool:

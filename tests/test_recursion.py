@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machine import Machine, code
 from test_resume import Failing, Power
 
 from rlm_fsm import (
@@ -21,6 +22,7 @@ from rlm_fsm import (
     runs,
 )
 from rlm_fsm.event import EffectStarted, ModelReplied
+from rlm_fsm.state import Phase
 
 BACKENDS = pytest.mark.parametrize("backend", ["python", "monty"])
 LETTERS = "abcdefghijklmnop"
@@ -279,3 +281,30 @@ def test_what_the_root_is_told_besides_is_not_told_to_sub_runs(log: Path) -> Non
     run("q", TEXT, adapter=model, system_prompt_supplement="Set ans.", log=log)
     systems = [messages[0]["content"] for messages, _ in model.sent]
     assert ["Set ans." in system for system in systems] == [True, False, False, True]
+
+
+def test_sub_runs_end_before_others_start() -> None:
+    """What the cell of an open one asks for goes before the first turns of the next ones: else all
+    would be open at once, and a limit would find none of them with an answer."""
+    machine = Machine()
+    machine.start(recursive_subcalls=True, max_recursion_depth=1, max_concurrent_subcalls=1)
+    machine.reply(code("x"))
+    machine.pause("a", "b", "c")
+    order: list[str] = []
+    while machine.state.calls:
+        call = machine.call()
+        order.append(call.call_id)
+        if call.purpose == "subcall":
+            machine.reply("leaf")
+            if machine.frame(call.frame).phase is Phase.RUNNING:
+                machine.ran("clue", frame=call.frame)
+            continue
+        is_first = call.call_id.endswith("m1")
+        machine.reply(code("y") if is_first else "FINAL: done")
+        if is_first:
+            machine.pause("p", "q", frame=call.frame, recursive=False, parallel=call.frame == "0.1")
+    expected = [[f"{name}.m1", f"{name}.1", f"{name}.2", f"{name}.m2"] for name in BRANCHES]
+    assert order == [*expected[0], *expected[1], *expected[2]]
+
+
+BRANCHES = ("0.1", "0.2", "0.3")
