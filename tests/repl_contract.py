@@ -12,6 +12,7 @@ from repl_contract_awaits import AwaitsContract
 from repl_contract_calls import CallsContract
 from repl_contract_combinators import CombinatorsContract
 from repl_contract_finals import FinalsContract
+from repl_contract_stops import StopsContract
 from repl_contract_tools import ToolsContract
 from repl_driving import answer_all, answers_to, context_of, settings_of, upper
 
@@ -22,7 +23,12 @@ __all__ = ["ReplContract", "answer_all", "answers_to", "context_of", "settings_o
 
 
 class ReplContract(
-    CallsContract, CombinatorsContract, FinalsContract, AwaitsContract, ToolsContract
+    CallsContract,
+    CombinatorsContract,
+    FinalsContract,
+    AwaitsContract,
+    StopsContract,
+    ToolsContract,
 ):
     """What every backend does. Subclass it as `TestSomething` and give `make`."""
 

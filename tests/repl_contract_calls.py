@@ -132,18 +132,6 @@ class CallsContract(Driving):
 
         assert self.session(scenario).stdout == "['A', 'B']\n"
 
-    def test_a_cell_that_is_to_stop_ends_whatever_it_catches(self) -> None:
-        """As when it asks for ever for what no limit allows."""
-        code = (
-            "print('begun')\nwhile True:\n    try:\n        llm_query('q')\n"
-            "    except BaseException:\n        pass"
-        )
-        stop = Answer(kind="stop", text="enough")
-        first, second = self.cells(code, "print('alive')", answerer=lambda _: stop)
-        assert first.error is not None
-        assert (first.error.kind, first.error.message) == ("CellStopped", "enough")
-        assert second.stdout == "alive\n"
-
     # Subcalls that fail
 
     def test_a_failed_subcall_raises(self) -> None:

@@ -12,7 +12,7 @@ from repl_contract_combinators import says
 from repl_contract_tools import SPECS
 from repl_driving import HAYSTACK, Answerer, Driving, answers_to, bad_fails, upper
 
-from effects.repls.base import Paused, Repl, SavesSessions, SnapshotRefused
+from effects.repls.base import Answer, Paused, Repl, SavesSessions, SnapshotRefused
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import CodeResult, ReadResult
 
@@ -177,6 +177,32 @@ class SnapshotsContract(Driving):
             ["D!"],
         ]
         assert results[0].stdout == "A\nB\nC\n['A!', 'B!', 'C!']\n"
+
+    def test_a_cell_is_stopped_where_it_was_paused(self) -> None:
+        stop = Answer(kind="stop", text="enough")
+        for ask in ("llm_query('q')", "await llm_query('q')"):
+            _, results, read = self.same(
+                f"result = llm_query('a')\nprint(1)\n{ask}",
+                "print(result)",
+                answerer=lambda prompt: stop if prompt == "q" else prompt.upper(),
+            )
+            assert results[0].error is not None
+            assert (results[0].error.kind, results[0].stdout) == ("CellStopped", "1\n")
+            assert read.text == "A"
+
+    def test_a_cell_that_caught_its_stop_is_not_written_down(self) -> None:
+        code = "try:\n    llm_query('q')\nexcept BaseException:\n    pass\nprint(llm_query('a'))"
+
+        async def scenario(repl: Repl) -> CodeResult:
+            assert isinstance(await repl.start(code), Paused)
+            assert await saves(repl).snapshot() is not None
+            assert isinstance(await repl.resume((Answer(kind="stop", text="enough"),)), Paused)
+            assert await saves(repl).snapshot() is None
+            done = await repl.resume((Answer(kind="text", text="A"),))
+            assert isinstance(done, CodeResult)
+            return done
+
+        assert self.session(scenario).stdout == "A\n"
 
     def test_awaited_calls_of_many_kinds_go_on_where_they_were(self) -> None:
         code = (

@@ -20,7 +20,7 @@ from repl_python import (
 )
 
 from effects.context import Context
-from effects.repls.base import Repl, ReplUnavailable
+from effects.repls.base import Answer, Repl, ReplUnavailable
 from rlm_fsm.values import CodeResult
 
 ROOT = Path(__file__).parent.parent
@@ -233,6 +233,35 @@ class TestNamespace(PythonDriving):
             "    print(list(pool.map(llm_query, 'abcdefghijkl')))"
         )
         assert self.output(code) == f"{list('ABCDEFGHIJKL')}\n"
+
+    def test_threads_that_are_to_stop_end_with_all_that_they_were_to_ask(self) -> None:
+        code = (
+            "from concurrent.futures import ThreadPoolExecutor, as_completed\nn = 1\n"
+            "with ThreadPoolExecutor(4) as pool:\n"
+            "    asked = [pool.submit(llm_query, 'q') for _ in range(100)]\n"
+            "    for each in as_completed(asked):\n"
+            "        try:\n            each.result()\n"
+            "        except Exception:\n            pass"
+        )
+        stop = Answer(kind="stop", text="enough")
+        first, second = self.cells(code, "print(n)", answerer=lambda _: stop)
+        assert first.error is not None
+        assert (first.error.kind, first.repl_lost) == ("CellStopped", False)
+        assert second.stdout == "1\n"
+
+    def test_code_that_awaits_and_catches_even_its_end_leaves_nothing_behind(self) -> None:
+        code = (
+            "import asyncio\nn = 1\nwhile True:\n    try:\n"
+            "        await asyncio.gather(*[llm_query(p) for p in 'qq'])\n"
+            "    except BaseException:\n        pass"
+        )
+        stop = Answer(kind="stop", text="enough")
+        first, second = self.cells(
+            code, "print(n, await llm_query('a'))", answerer=lambda p: stop if p == "q" else p
+        )
+        assert first.error is not None
+        assert (first.error.kind, first.stdout) == ("CellStopped", "")
+        assert (second.error, second.stdout) == (None, "1 a\n")
 
     def test_a_thread_that_asks_after_its_cell_is_refused(self) -> None:
         code = (

@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
-    from effects.repls import _fixed, _frames, _limits, _mapped, _session, _text
+    from effects.repls import _fixed, _frames, _limits, _mapped, _session, _stops, _text
     from effects.repls._pace import CHILD_SPIN_S
     from effects.sandbox import _kernel, _layers
 else:
@@ -39,6 +39,7 @@ else:
     import _limits
     import _mapped
     import _session
+    import _stops
     import _text
     from _pace import CHILD_SPIN_S
 
@@ -214,7 +215,8 @@ def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
         os.environ.clear()  # the interpreter itself sets LC_CTYPE in a C locale
         sys.argv[:] = sys.orig_argv[:] = [""]
         view = view_of(context_fd, init["context"], guard)
-        session = _session.Session(view, guard, wire.ask, **init["session"], calendar=asking)
+        stops = _stops.Stops(wire.ask)
+        session = _session.Session(view, guard, stops.ask, **init["session"], calendar=asking)
         _kernel.use_few_arenas(MAX_ARENAS)
         layers.lock(lambda tasks: _limits.limit_process(init["scratch_bytes"], tasks))
     except BaseException as error:
@@ -229,6 +231,7 @@ def main(wire: Wire, layers: "_layers.Layers") -> NoReturn:
     while True:
         frame = wire.read()
         if frame["t"] == "run":
+            stops.begin_cell()
             result = session.run(frame["code"], frame["watch"], frame.get("history"))
             wire.write({"t": "end", **result})
         else:

@@ -12,6 +12,9 @@ The same cell with the same outcomes does the same again:
    long a sub-model took.
 2. Tasks are numbered, and sets of them keep the order of the numbers.
 3. Threads that code started are waited for in real time: with them all this is off.
+
+What ends a cell from outside, such as `CellStopped`, ends the loop, not the task that asked:
+``gather(..., return_exceptions=True)`` would keep it, and another task wait for ever.
 """
 
 import asyncio
@@ -22,12 +25,15 @@ from contextvars import Context
 from functools import partial, wraps
 from itertools import count
 from time import perf_counter
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING or __package__:
     from effects.repls._functions import Answer, Ask, Program
+    from effects.repls._stops import CellStopped
     from effects.repls._together import apart, next_ask, together
 else:
+    from _stops import CellStopped
     from _together import apart, next_ask, together
 
 T = TypeVar("T")
@@ -40,6 +46,9 @@ PLAIN = frozenset({str, list, dict, int, float, bool, type(None)})
 _asyncio: Any = asyncio  # of Python 3.14 on, policies are deprecated
 _as_completed = asyncio.as_completed
 _formatwarning = warnings.formatwarning
+_unending: list[Any] = []
+"""Coroutines that may catch even their end. Kept, so that their memory is never freed: that would
+let them go on."""
 _DEADLOCK = (
     "every task waits for another one, and no subcall is under way: nothing can go on. "
     "Look for an await of something that nobody sets or puts"
@@ -184,7 +193,7 @@ class Later:
         return begin
 
     async def _drive(self, program: "Program") -> Any:
-        loop = asyncio.get_running_loop()
+        loop = asyncio._get_running_loop()  # None when the cell has ended, and catches that
         answers: list[Answer] | None = None
         while True:
             try:
@@ -214,8 +223,13 @@ class Loops(asyncio.DefaultEventLoopPolicy):
         loop = self.get_event_loop()
         try:
             return loop.run_until_complete(coroutine)
-        except BaseException:
-            self._main = None
+        except BaseException as error:
+            try:
+                if isinstance(error, CellStopped):
+                    error.__traceback__ = _waiting_at(coroutine, error.__traceback__)
+                    _end_tasks(loop)
+            finally:  # what the tasks do at their end may have made another loop
+                self._main = None
             raise
 
     def get_event_loop(self) -> Any:
@@ -236,6 +250,34 @@ class Loops(asyncio.DefaultEventLoopPolicy):
         _asyncio.set_event_loop_policy(self)
         asyncio.as_completed = asyncio.tasks.as_completed = _in_order
         warnings.formatwarning = _warning
+
+
+def _waiting_at(coroutine: Any, inner: TracebackType | None) -> TracebackType | None:
+    """A traceback with the lines at which a coroutine waits, above those of another one."""
+    for each in reversed(_chain(coroutine)):
+        frame = each.cr_frame
+        inner = TracebackType(inner, frame, frame.f_lasti, frame.f_lineno)
+    return inner
+
+
+def _chain(coroutine: Any) -> list[Any]:
+    """A coroutine that waits, the one that it waits for, and so on."""
+    found: list[Any] = []
+    while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
+        found.append(coroutine)
+        coroutine = coroutine.cr_await
+    return found
+
+
+def _end_tasks(loop: Any) -> None:
+    """Let tasks that never go on end now, while the limits of the cell hold."""
+    for task in sorted(asyncio.all_tasks(loop), key=hash):
+        coroutines = _chain(task.get_coro())
+        try:
+            if coroutines:
+                coroutines[0].close()
+        except Exception:
+            _unending.extend(coroutines)
 
 
 def awaitable(value: Any) -> Any:

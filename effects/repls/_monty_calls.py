@@ -35,7 +35,7 @@ from effects.repls._monty_worker import Snapshot
 from effects.repls._searcher import Searcher
 from effects.repls._text import METHODS, TextView
 from effects.repls._together import next_ask
-from effects.repls.base import Answer, Paused, ReplSettings
+from effects.repls.base import Answer, Paused, ReplSettings, stop_of
 from rlm_fsm.errors import UsageError
 from rlm_fsm.values import HostCall
 
@@ -136,6 +136,12 @@ class Calls:
         """Whether a program waits for answers."""
         return self._waiting is not None
 
+    @property
+    def has_caught(self) -> bool:
+        """Whether the paused cell has caught what was to end it, a final answer (which may be any
+        value) or a stop."""
+        return self.signal is not None or self.raised.is_stopped
+
     def drive(self, step: Snapshot | Paused) -> Paused | MontyComplete:
         """Answer what the host can, until the cell asks a sub-model or ends.
 
@@ -169,6 +175,8 @@ class Calls:
         if len(answers) != asked:
             raise UsageError(f"the paused cell waits for {asked} answers, not {len(answers)}")
         self._waiting = None
+        if (why := stop_of(answers)) is not None:
+            return lambda: self._stopped(at, why)
         sent: list[_functions.Answer] = [(answer.kind, answer.text) for answer in answers]
         if isinstance(at, FutureSnapshot):
             return lambda: self._answered(at, sent)
@@ -307,6 +315,13 @@ class Calls:
     ) -> Snapshot | Paused:
         self._later.answer(answers)
         return self._settle(waiting)
+
+    def _stopped(self, at: FunctionSnapshot | FutureSnapshot, why: str) -> Snapshot | Paused:
+        end = self.raised.stopped(why)
+        if isinstance(at, FunctionSnapshot):
+            return at.resume(end)
+        self._later.stop(end)
+        return self._settle(at)
 
     def _wait(
         self,

@@ -19,7 +19,7 @@ TIME_LIMIT = "feed time limit exceeded"
 MEMORY_LIMITS = ("memory limit exceeded", "the worker exceeded its memory limit")
 """How its messages begin when a cell takes too much memory."""
 
-_STAND_INS = ("RuntimeError", "RecursionError", "NotImplementedError")
+_STAND_INS = ("RuntimeError", "RecursionError", "NotImplementedError", "BaseException")
 """Classes that stand for those of the runtime."""
 _KEPT_FRAMES = 12
 """Runs of equal frames shown of a deep stack, half from each end."""

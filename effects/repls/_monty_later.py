@@ -102,6 +102,11 @@ class Later:
             program, _ = self._asks.pop(number)
             self._go(number, program, part)
 
+    def stop(self, end: End) -> None:
+        """End all calls that ask something in the same way."""
+        self._ends.update(dict.fromkeys(self._asks, end))
+        self._asks.clear()
+
     # -- snapshots
 
     def saved(self) -> list[SavedCall]:

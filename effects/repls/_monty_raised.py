@@ -27,6 +27,8 @@ ERROR_KINDS = {
 ERRORS = "".join(f"{name} = {kind}\n" for name, kind in ERROR_KINDS.items())
 """Source that binds their names."""
 
+_STOPPED = "CellStopped"
+"""Name of the error that ends a cell which asks in vain."""
 _Told = tuple[str, dict[str, Any]]
 """An error's class name, and its attributes."""
 
@@ -54,6 +56,16 @@ class Raised:
         kind = type(error).__name__
         message = self._kept(encodable(str(error)), (kind, carried))
         return {"exc_type": ERROR_KINDS[kind], "message": message}
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the cell was told to stop."""
+        return any(kind == _STOPPED for kind, _ in self._told.values())
+
+    def stopped(self, why: str) -> Any:
+        """A call that is to end the cell, as the sandbox takes it: code that catches every
+        `Exception` doesn't catch it."""
+        return {"exc_type": "BaseException", "message": self._kept(encodable(why), (_STOPPED, {}))}
 
     def functions(self) -> dict[str, Callable[[str, str], list[Any]]]:
         """The function that tells what an error carries under a name: a list of it, or nothing."""

@@ -133,7 +133,7 @@ class Session:
     def resume(self, answers: tuple[Answer, ...]) -> Paused | CodeResult:
         """Go on with the paused cell. Raises `UsageError` for a wrong number of answers."""
         go = self._calls.take(answers)
-        if (why := base.stop_of(answers)) is not None:
+        if self._calls.raised.is_stopped and (why := base.stop_of(answers)) is not None:
             return self._result(self._lost("CellStopped", why))
         self._allow(self._left_s)
         self._calls.clock.in_cell = True
@@ -153,8 +153,8 @@ class Session:
         """The session between two cells or at a pause, as bytes; None when it is too large."""
         if self._calls.bound and utf8_bytes(self._view.text) > MOST_DUMP_BYTES:
             return None
-        if self._calls.is_paused and self._calls.signal is not None:
-            return None  # an answer was given and caught: it may be any value
+        if self._calls.is_paused and self._calls.has_caught:
+            return None
         given: Given | None = None
         later: list[SavedCall] = []
         try:

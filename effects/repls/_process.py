@@ -42,8 +42,8 @@ class Lost:
     """The process is gone, and its session with it."""
 
     kind: str
-    """``CellTimeout`` when it didn't answer in time, ``CellStopped`` when it asked in vain, else
-    ``ReplDied``."""
+    """``CellTimeout`` when it didn't answer in time, ``CellStopped`` when the cell was to stop and
+    asked on, else ``ReplDied``."""
     message: str
 
 

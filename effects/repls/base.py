@@ -35,7 +35,7 @@ Answer = Outcome
 
 
 def stop_of(answers: Sequence[Answer]) -> str | None:
-    """Why a paused cell is to be ended instead of resumed; None where it isn't."""
+    """Why a paused cell is to end; None where it is to go on."""
     return next((answer.text for answer in answers if answer.kind == "stop"), None)
 
 
@@ -61,8 +61,10 @@ class Repl(Protocol):
     async def resume(self, answers: tuple[Outcome, ...]) -> Paused | CodeResult:
         """Go on with the paused cell; one answer per call, in their order.
 
-        Answers of kind ``stop`` end it instead, see `stop_of`: its error is ``CellStopped`` with
-        their text, and the session may be lost with it.
+        Answers of kind ``stop`` end it, see `stop_of`: what waits for them raises, in the code, an
+        error that ``except Exception`` doesn't catch. The result's error is then ``CellStopped``
+        with their text, and the session goes on with the variables set so far. Code that catches
+        even that, and is to stop a second time, is ended with its session.
         """
         ...
 

@@ -9,7 +9,9 @@ over a socket (`_process`).
 2. A host call in the code is a frame: the cell is paused until `resume` answers it.
 3. The time limit is kept twice: in the child by a timer signal, which leaves the session whole,
    and here, `GRACE_S` later, by killing the process.
-4. Whatever the process does, `start` and `resume` return: a process that is gone is a result with
+4. A cell that is to stop is told so in the child (`_stops`). When it goes on all the same, and is
+   to stop again, its process is killed.
+5. Whatever the process does, `start` and `resume` return: a process that is gone is a result with
    the error ``ReplDied`` or ``CellTimeout``, and with ``repl_lost``. The next `start` begins an
    empty session.
 """
@@ -56,6 +58,8 @@ class PythonRepl:
         self._calls: tuple[HostCall, ...] | None = None
         """What a paused cell asked."""
         self._busy = False
+        self._was_stopped = False
+        """Whether the running cell was told to stop once already."""
         self._closed = False
         self._watch: frozenset[str] = frozenset()
         self._history: Sequence[Message] = ()
@@ -96,6 +100,7 @@ class PythonRepl:
                 await self.open()
             self._left_s = self._settings.limits.cell_timeout_s
             self._watch = frozenset(watch)
+            self._was_stopped = False
             message: dict[str, Any] = {"t": "run", "code": code, "watch": list(watch)}
             if "history" in code:
                 message["history"] = [said.as_dict() for said in self._history]
@@ -115,9 +120,11 @@ class PythonRepl:
         self._busy, self._calls = True, None
         try:
             if (why := stop_of(answers)) is not None:
-                stopped = Lost("CellStopped", why)
-                await self._drop(stopped)
-                return _lost_result(stopped, self._left_s)
+                if self._was_stopped:
+                    stopped = Lost("CellStopped", why)
+                    await self._drop(stopped)
+                    return _lost_result(stopped, self._left_s)
+                self._was_stopped = True
             texts = [(answer.kind, answer.text) for answer in answers]
             return await self._go({"t": "answers", "answers": texts})
         finally:
