@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from rlm_fsm.bills import Size, expected_prompt, expected_reply
+from rlm_fsm.bills import Size, expected_prompts, expected_reply
 from rlm_fsm.ids import CallId
 from rlm_fsm.needs import bills_of, known_nusd, room, under_way
 from rlm_fsm.numbers import counted, usd
@@ -55,8 +55,8 @@ def _judged(
     adapter = call.model or "subcall"
     bills = bills_of(state, adapter)
     reply = expected_reply(bills, call.max_tokens or options.subcall_max_tokens)
-    prompt = expected_prompt(bills, asked_bytes + count * utf8_bytes(options.subcall_system))
-    prompt += replies * reply
+    size = asked_bytes + count * utf8_bytes(options.subcall_system)
+    prompt = expected_prompts(bills, size, count) + replies * reply
     tokens = prompt + count * reply
     nusd = known_nusd(state, adapter, Size(-(-prompt // max(1, count)), reply))
     nusd = None if nusd is None else count * nusd

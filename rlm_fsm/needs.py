@@ -127,13 +127,15 @@ def keeps_to_cost(state: RunState) -> bool:
 
 def bills_of(state: RunState, adapter: str) -> Bills:
     """What the bills of an adapter have shown."""
-    return state.spent.bills.get(adapter, NO_BILLS)
+    known = state.spent.bills
+    found = known.get(adapter)
+    return NO_BILLS.as_odd_as(known.values()) if found is None else found
 
 
 def learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplied) -> Spent:
     """What was spent, with what the bill of a call has shown."""
     priced = state.options.price_of(call.adapter)
-    bills = bills_of(state, call.adapter).with_one(
+    bills = spent.bills.get(call.adapter, NO_BILLS).with_one(
         _bytes(state, call),
         call.max_tokens,
         replied.usage,

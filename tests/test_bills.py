@@ -130,8 +130,65 @@ def test_what_a_provider_adds_to_short_prompts_makes_no_long_one_dense():
 
 def test_a_long_prompt_is_not_taken_for_as_dense_as_a_short_one():
     bills = billed(*[(500, 400, 10)] * 5, (4_000, 1_100, 10))
-    assert at_most(bills, 40_000, 100).prompt < 40_000 * 0.4 < 40_000 * 0.6
+    assert expected(bills, 40_000, 100).prompt == 10_000
+    assert at_most(bills, 40_000, 100).prompt == 10_000 * 1.25 + EXTRA_TOKENS
     assert at_most(bills, LONG - 1, 100).prompt == round(999 * 0.6 * 1.25 + 0.5) + EXTRA_TOKENS
+
+
+def test_many_short_prompts_with_much_added_leave_room_for_a_long_one():
+    """50 questions of 20 characters each, 300 tokens more by the provider, and then a long text."""
+    machine = begun(Policy())
+    machine.pause(*(f"question {number:010}" for number in range(50)))
+    while machine.state.calls:
+        machine.reply("A", sorted(machine.state.calls)[0], usage=Usage(305, 10, 315))
+    machine.ran("clue")
+    machine.reply(code("y"))
+    machine.pause("x" * 600_000)
+    assert machine.call().prompt.chars == 600_000
+
+
+def test_what_all_replies_and_prompts_had_beyond_is_expected_of_the_next_one():
+    """Of a model that thinks beyond its limit, the last call of all had no room."""
+    bills = billed((50, 3_200, 3_100), (50, 3_300, 4_000), (50, 3_250, 3_050), max_tokens=100)
+    size = expected(bills, 50, 100)
+    assert size == (12 + 3_050, 100 + 2_950)
+    assert expected(bills.with_one(50, 100, Usage(20, 90, 110), None), 50, 100) == (12, 100)
+
+
+@pytest.mark.parametrize("limit", [20_000, 50_000])
+def test_a_model_that_thinks_beyond_its_limit_has_its_last_call(limit: int):
+    machine = Machine()
+    machine.start(policy=Policy(max_total_tokens=limit), max_tokens=100, tell_budget=False)
+    turn = 0
+    while machine.call().purpose == "turn":
+        turn += 1
+        machine.reply(code(f"x = {turn}"), usage=Usage(500, 3_100, 3_600))
+        machine.ran("clue")
+    machine.reply("the answer", usage=Usage(500, 3_100, 3_600))
+    assert machine.state.output == "the answer"
+    assert machine.state.spent.usage.total_tokens <= limit
+
+
+def test_an_adapter_that_charged_nothing_yet_is_taken_to_be_as_odd_as_the_others():
+    """Mostly it is the same one. Ten calls in flight overshot by ten times what the first had."""
+    machine = Machine()
+    machine.start(policy=Policy(max_total_tokens=200_000), max_tokens=100, subcall_max_tokens=100)
+    machine.reply(code("x"), usage=Usage(1_500, 20_100, 21_600))
+    machine.pause(*(f"p{number}" for number in range(20)))
+    while machine.state.calls:
+        machine.reply("A", sorted(machine.state.calls)[0], usage=Usage(60, 20_100, 20_160))
+    assert machine.state.spent.usage.total_tokens <= 200_000 + 20_100
+
+
+def test_a_call_that_cost_nothing_says_nothing_of_the_next_one():
+    machine = Machine()
+    policy = Policy(max_cost_usd=1, max_total_tokens=None)
+    machine.start(policy=policy, max_tokens=100, subcall_max_tokens=100)
+    machine.reply(code("x"), cost_usd=0.015, usage=Usage(1_400, 100, 1_500))
+    machine.pause("free")
+    machine.reply("A", cost_usd=0.0, usage=Usage(60, 10, 70))
+    machine.pause(*(letter * 20_000 for letter in "abcdefghijkl"))
+    assert len(machine.state.calls) < 10, "0.00001 USD a token, as the root's"
 
 
 def test_one_reply_beyond_what_was_allowed_makes_others_longer_by_so_much_and_not_times_as_long():

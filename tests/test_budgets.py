@@ -156,9 +156,9 @@ def test_a_long_prompt_is_not_refused_by_what_a_long_reply_has_cost():
 
 
 def test_an_adapter_that_has_charged_nothing_yet_is_judged_by_what_the_others_charged():
-    policy = Policy(max_cost_usd=0.54, max_total_tokens=None)
+    policy = Policy(max_cost_usd=0.78, max_total_tokens=None)
     machine = Machine()
-    small = {"max_tokens": 1, "subcall_max_tokens": 10, "system_prompt": "system"}
+    small = {"max_tokens": 1, "subcall_max_tokens": 10, "system_prompt": "s" * 4_000}
     machine.start(policy=policy, subcall_system_prompt="", **small)
     machine.reply(code("x"), cost_usd=0.1, tokens=1_000)
     machine.pause(*(letter * 890 for letter in "abcdefghi"))

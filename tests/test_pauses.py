@@ -139,7 +139,7 @@ def test_code_that_asks_in_vain_for_ever_is_stopped_and_the_run_goes_on(
     cell: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("rlm_fsm.calls.IDLE_PAUSES", 50)
-    script = ["```python\nx = 41\n```", f"```python\n{cell}\n```", "```python\nx += 1\n```"]
+    script = ["```python\nx = 41\n```", f"```python\n{cell}\n```", "```python\nx += n > 0\n```"]
     adapter = FakeAdapter(script=[*script, "FINAL_VAR: x"])
     log = tmp_path / "log.sqlite"
     result = run(
@@ -152,5 +152,6 @@ def test_code_that_asks_in_vain_for_ever_is_stopped_and_the_run_goes_on(
     ended = [event for event in events if isinstance(event, CodeExecuted)][1]
     assert ended.error is not None
     assert ended.error.kind == "CellStopped"
+    assert not ended.repl_lost, "its variables are kept"
     assert "CellStopped" in adapter.call_log[2][-1]["content"]
     assert replay(result.run_id, log=log, run_code=True).output == "42"
