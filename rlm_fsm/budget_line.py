@@ -4,13 +4,14 @@ The line is told with a turn, and only of limits that matter: those that a calle
 have them (cost, seconds, tokens of subcalls), and the others once half of them is gone or little
 was allowed. Turns are told by the profile's own messages.
 
-What is set aside for calls in flight counts as gone, and to code also what is kept for the root's
-last call (`needs`): its calls can't have that.
+To code, what calls are expected to take that are in flight or wait for a place counts as gone, and
+what is kept for the root's last call (`needs`): its own calls can't have that. The line, which is
+told with every turn, goes by what is set aside for those in flight.
 """
 
 import json
 
-from rlm_fsm.needs import room
+from rlm_fsm.needs import room, under_way
 from rlm_fsm.numbers import number, seconds, usd
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import Frame, RunState
@@ -34,13 +35,15 @@ def left(state: RunState, frame: Frame) -> dict[str, float | None]:
 
     None where there is no limit. Steps are the frame's own; all else is the tree's.
     """
-    policy, spent, kept = state.options.policy, state.spent, room(state)
+    policy, spent, due = state.options.policy, state.spent, under_way(state)
+    kept = due.plus(room(state))
+    cost_usd = spent.charged_usd + kept.nusd / NANO_USD
     return {
         "steps": max(0, frame.turns_left),
         "subcalls": _left(policy.max_subcalls, spent.subcalls),
-        "tokens": _left(policy.max_total_tokens, spent.taken_tokens + kept.tokens),
-        "subcall_tokens": _left(policy.max_subcall_tokens, spent.taken_subcall_tokens),
-        "cost_usd": _left(policy.max_cost_usd, spent.taken_usd + kept.nusd / NANO_USD),
+        "tokens": _left(policy.max_total_tokens, spent.usage.total_tokens + kept.tokens),
+        "subcall_tokens": _left(policy.max_subcall_tokens, spent.subcall_tokens + due.tokens),
+        "cost_usd": _left(policy.max_cost_usd, cost_usd),
         "seconds": _left(policy.max_seconds, spent.seconds),
     }
 

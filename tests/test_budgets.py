@@ -449,6 +449,26 @@ def test_budget_is_answered_where_a_limit_refuses_the_batch():
     assert [outcome.kind for outcome in resumed.outcomes] == ["limit", "text", "limit"]
 
 
+def test_what_siblings_have_in_flight_is_gone_as_far_as_it_is_expected():
+    """They may take 32,000 tokens each, and replies so far had 50: 96,000 are not gone for that."""
+    machine = begun(
+        Policy(max_total_tokens=200_000),
+        subcall_max_tokens=32_000,
+        recursive_subcalls=True,
+        max_recursion_depth=1,
+    )
+    machine.pause("first", recursive=False)
+    machine.reply("A", usage=Usage(50, 50, 100))
+    machine.pause("a", "b")
+    for name in ("0.2", "0.3"):
+        machine.reply(code("x"), f"{name}.m1")
+    machine.pause("p", "q", "r", frame="0.2")
+    (resumed,) = ask_budget(machine, frame="0.3")
+    left_tokens = json.loads(resumed.outcomes[0].text)["tokens"]
+    assert machine.state.spent.reserved_tokens > 96_000
+    assert 180_000 < left_tokens < 200_000 - 3 * 1_024
+
+
 def told(machine: Machine) -> str:
     """The newest message to the model."""
     return machine.frame().messages[-1].content
