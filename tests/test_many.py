@@ -458,13 +458,13 @@ def test_a_run_that_goes_on_is_given_all_that_the_others_left():
         [(f"q{n}", "t") for n in range(3)],
         adapter=model,
         log=":memory:",
-        budget=Budget(max_total_tokens=43_500),
+        budget=Budget(max_total_tokens=49_500),
         max_runs=3,
         loop_limit=None,
     )
     assert sorted(row.status for row in done) == ["finished", "partial", "partial"]
-    assert done.total_tokens == 42_000
-    assert "the budget is used up: max_total_tokens=43,500, 1,500 left" in (done.stopped or "")
+    assert done.total_tokens == 48_000
+    assert "the budget is used up: max_total_tokens=49,500, 1,500 left" in (done.stopped or "")
 
 
 def test_a_batch_whose_budget_left_runs_unfinished_says_so(tmp_path: Path):
