@@ -772,8 +772,9 @@ def test_the_turns_of_open_sub_runs_go_before_new_ones():
     machine.pause("a", "b", recursive=True)
     (run,) = machine.reply(code("y"), "0.1.m1")[:1]
     assert run.frame == "0.1"
-    machine.reply("FINAL: b", "0.2.m1")  # let out while 0.1 computes
+    assert not machine.state.calls, "nothing new begins while 0.1 computes"
     assert kinds(machine.ran("", frame="0.1")) == ["CallModel 0.1.m2"]
+    assert kinds(machine.reply("FINAL: a", "0.1.m2")) == ["CallModel 0.2.m1"]
 
 
 # -- guards ---------------------------------------------------------------------------------------
