@@ -185,7 +185,8 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
     replied = event if isinstance(event, ModelReplied) else None
     is_made = not isinstance(event, ModelFailed) or event.error != UNKNOWN_MODEL
     takes = takes_a_place(call)
-    is_unknown = replied is not None and replied.cost_usd is None and not replied.cache_hit
+    bill = None if replied is None or replied.cache_hit else replied
+    is_unknown = bill is not None and bill.cost_usd is None
     spent = settle(
         state.spent,
         call.call_id,
@@ -196,12 +197,11 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         unpriced=is_unknown,
         cache_hit=replied is not None and replied.cache_hit,
         is_made=is_made,
+        bills=None if bill is None else learned(state, call, bill),
     )
-    if replied is not None and is_unknown and keeps_to_cost(state):
-        untold = untold_nusd(state, call, replied.usage)
+    if bill is not None and is_unknown and keeps_to_cost(state):
+        untold = untold_nusd(state, call, bill.usage)
         spent = evolve(spent, unknown_nusd=spent.unknown_nusd + untold)
-    if replied is not None and not replied.cache_hit:
-        spent = learned(state, spent, call, replied)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 

@@ -44,13 +44,13 @@ def append(frame: Frame, message: Message, **changes: object) -> Frame:
         digest=name.hash,
         chars=name.chars,
         bytes=name.bytes,
+        head_bytes=name.bytes if len(frame.messages) < HEAD else frame.head_bytes,
     )
 
 
 def growth(frame: Frame) -> int:
     """Bytes that a turn has added to what is sent, on the whole; 0 before the first."""
-    head = sum(utf8_bytes(message.content) for message in frame.messages[:HEAD])
-    return max(0, frame.bytes - head) // max(1, frame.turns_used)
+    return max(0, frame.bytes - frame.head_bytes) // max(1, frame.turns_used)
 
 
 def trimmed(frame: Frame, options: Options) -> Frame:

@@ -9,6 +9,7 @@
    nothing yet to be answered from, nor do its turns with ``on_limit="raise"``.
 """
 
+from collections.abc import Mapping
 from itertools import chain
 from math import ceil
 
@@ -16,9 +17,8 @@ from rlm_fsm import history
 from rlm_fsm.bills import NO_BILLS, Bills, Size, at_most, expected
 from rlm_fsm.effect import CallModel
 from rlm_fsm.event import ModelReplied
-from rlm_fsm.evolve import evolve
 from rlm_fsm.ids import ROOT
-from rlm_fsm.policy import NOTHING, Breach, Need, Spent, breach_by_call, fits_beside, reached
+from rlm_fsm.policy import NOTHING, Breach, Need, breach_by_call, fits_beside, reached
 from rlm_fsm.price import NANO_USD
 from rlm_fsm.state import RunState
 from rlm_fsm.values import Usage, utf8_bytes
@@ -132,17 +132,18 @@ def bills_of(state: RunState, adapter: str) -> Bills:
     return NO_BILLS.as_odd_as(known.values()) if found is None else found
 
 
-def learned(state: RunState, spent: Spent, call: CallModel, replied: ModelReplied) -> Spent:
-    """What was spent, with what the bill of a call has shown."""
+def learned(state: RunState, call: CallModel, replied: ModelReplied) -> Mapping[str, Bills]:
+    """What bills have shown, with that of a call."""
+    known = state.spent.bills
     priced = state.options.price_of(call.adapter)
-    bills = spent.bills.get(call.adapter, NO_BILLS).with_one(
+    bills = known.get(call.adapter, NO_BILLS).with_one(
         _bytes(state, call),
         call.max_tokens,
         replied.usage,
         replied.cost_usd,
         None if priced is None else priced.price,
     )
-    return evolve(spent, bills=spent.bills.set(call.adapter, bills))
+    return {**known, call.adapter: bills}
 
 
 def _expected(state: RunState, adapter: str, prompt_bytes: int, max_tokens: int) -> Need:

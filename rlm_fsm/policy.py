@@ -25,6 +25,7 @@ Rules:
    once the call was allowed to start. (Code that repeats itself for ever is stopped: `FREE_HITS`.)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
@@ -133,7 +134,7 @@ class Spent:
     """Nano-dollars: what replies were expected to cost whose cost isn't known."""
     reservations: PMap[CallId, "Need"] = field(default_factory=lambda: pmap())
     """The part of each call in flight."""
-    bills: PMap[str, Bills] = field(default_factory=lambda: pmap())
+    bills: Mapping[str, Bills] = field(default_factory=dict[str, Bills])
     """What the bills of each adapter have shown."""
 
     @property
@@ -222,11 +223,12 @@ def settle(
     unpriced: bool = False,
     cache_hit: bool = False,
     is_made: bool = True,
+    bills: Mapping[str, Bills] | None = None,
 ) -> Spent:
     """Replace a reservation by the bill of the call that ended at `seconds`.
 
     `unpriced`: it was answered, and nobody knows what it cost. `cache_hit`: a cache answered it.
-    `is_made`: anybody was asked.
+    `is_made`: anybody was asked. `bills`: what bills have shown now; None when this is none.
     """
     spent = release(spent, call_id, below_root=below_root)
     return evolve(
@@ -238,6 +240,7 @@ def settle(
         cost_usd=spent.cost_usd if cost_usd is None else (spent.cost_usd or 0.0) + cost_usd,
         unpriced_calls=spent.unpriced_calls + unpriced,
         seconds=max(spent.seconds, seconds),
+        bills=spent.bills if bills is None else bills,
     )
 
 

@@ -174,6 +174,8 @@ class Frame:
     """Characters in them."""
     bytes: int = 0
     """Bytes in them."""
+    head_bytes: int = 0
+    """Bytes in the first of them, which are always sent, see `history.HEAD`."""
     news: str = ""
     """What the next message to the model will say; not yet in `messages`."""
     turns: int = 0
