@@ -201,15 +201,7 @@ def reserve(
 
 def release(spent: Spent, call_id: CallId, *, below_root: bool) -> Spent:
     """Give back what was set aside for a call."""
-    most = spent.reservations[call_id]
-    below = most.tokens if below_root else 0
-    return evolve(
-        spent,
-        reserved_tokens=spent.reserved_tokens - most.tokens,
-        reserved_subcall_tokens=spent.reserved_subcall_tokens - below,
-        reserved_nusd=spent.reserved_nusd - most.nusd,
-        reservations=spent.reservations.remove(call_id),
-    )
+    return evolve(spent, **_given_back(spent, call_id, below_root))
 
 
 def settle(
@@ -230,9 +222,9 @@ def settle(
     `unpriced`: it was answered, and nobody knows what it cost. `cache_hit`: a cache answered it.
     `is_made`: anybody was asked. `bills`: what bills have shown now; None when this is none.
     """
-    spent = release(spent, call_id, below_root=below_root)
     return evolve(
         spent,
+        **_given_back(spent, call_id, below_root),
         model_calls=spent.model_calls + (is_made and not cache_hit),
         cache_hits=spent.cache_hits + cache_hit,
         usage=spent.usage + usage,
@@ -242,6 +234,18 @@ def settle(
         seconds=max(spent.seconds, seconds),
         bills=spent.bills if bills is None else bills,
     )
+
+
+def _given_back(spent: Spent, call_id: CallId, below_root: bool) -> dict[str, object]:
+    """The fields of what was set aside, without a call's part."""
+    most = spent.reservations[call_id]
+    below = most.tokens if below_root else 0
+    return {
+        "reserved_tokens": spent.reserved_tokens - most.tokens,
+        "reserved_subcall_tokens": spent.reserved_subcall_tokens - below,
+        "reserved_nusd": spent.reserved_nusd - most.nusd,
+        "reservations": spent.reservations.remove(call_id),
+    }
 
 
 def uncounted(policy: Policy, spent: Spent) -> Spent:
