@@ -208,23 +208,24 @@ class Interpreter:
         """Start the effects and wait for at least one outcome."""
         if cancellations() > self._cancelled_before:
             raise asyncio.CancelledError  # nothing more is begun
-        alone = not self._tasks and not self._inbox and self._timer is None
-        if alone and len(effects) == 1 and not isinstance(effects[0], CallModel):
+        alone = len(effects) == 1 and not self._tasks and not self._inbox and self._timer is None
+        if alone and not isinstance(effects[0], CallModel):
             outcome = await self._perform(effects[0])
             if cancellations() > self._cancelled_before:
                 self._inbox.append(outcome)
                 raise asyncio.CancelledError  # a session of the user's swallowed it
             return (outcome,)
-        for effect in effects:
-            self._tasks.add(asyncio.create_task(self._feed(effect)))
-        if self._inbox:
+        start = leaving.begun if alone else asyncio.create_task
+        started = [start(self._feed(effect)) for effect in effects]
+        self._tasks.update(task for task in started if not task.done())
+        if self._inbox and not alone:
             await asyncio.sleep(0)  # what was just started goes first
-        while not self._inbox and not self._is_ending:
+        while not self._inbox and not self._is_ending and self._crash is None:
             assert self._tasks, "nothing is in flight, and yet the run isn't over"
             self._arrived.clear()
             await self._arrived.wait()
-            if self._crash is not None:
-                raise self._crash
+        if self._crash is not None:
+            raise self._crash
         if self._is_ending:
             await self._wind_up()
             return self._and_last(DeadlinePassed(clock_s=self._clock_s()))

@@ -10,7 +10,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -22,6 +23,14 @@ _LEFT: set[_Task] = set()
 """Tasks that nobody waits for, until they end: an event loop alone doesn't keep them."""
 
 _logger = logging.getLogger("rlm_fsm")
+
+
+def begun(work: Coroutine[Any, Any, None]) -> _Task:
+    """A task that has gone as far as its first wait already, where Python has such tasks (3.12): it
+    may be done, and the event loop was spared a turn."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.create_task(work)
 
 
 async def stop(tasks: Iterable[_Task], *, whose: str) -> None:
