@@ -6,19 +6,21 @@
 | page | source |
 |---|---|
 | `reference/state-machine.md` | `rlm_fsm.reducer.TRANSITIONS` and `IMPOSSIBLE` |
-| `reference/options.md` | the fields of `Options`, `Policy`, `Price`, `PriceTier`, `ReplLimits` and `SnapshotRule`, with their docstrings |
+| `reference/options.md` | the defaults of the arguments of `RLM`; the fields of `Options`, `Policy`, `Price`, `PriceTier`, `ReplLimits` and `SnapshotRule`, with their docstrings |
 | `reference/events.md` | the fields of every event, effect and value in them |
 | `reference/monty.md` | `monty_page.py`: the bridges and gaps of the sandbox's Python |
 | `reference/protocols.md` | the tables between its markers: `PROFILES`, `AUTO`, the fields of `Profile`, and the recorded runs in `tests/data/trajectories` |
 """
 
 import ast
+import inspect
 import re
 import sys
 from pathlib import Path
 
 from monty_page import monty_page
 
+from rlm_fsm import RLM
 from rlm_fsm.effect import EFFECTS
 from rlm_fsm.event import DERIVED, EVENTS
 from rlm_fsm.profiles import AUTO, PROFILES
@@ -70,26 +72,38 @@ OPTIONS_HEAD = f"""\
 {GENERATED}
 `run(query, context, adapter=..., **options)` and `RLM(adapter, **options)` take these by name.
 What is listed under *recorded* goes into the log with the run.
-
-## Parts of the outside world
-
-| option | default | meaning |
-|---|---|---|
-| `adapter` | `None` | the model: anything with `complete` or `acomplete` |
-| `model` | `None` | a name instead of an adapter: `openai:NAME`, `ollama:NAME`, or a bare name for the endpoint of the environment |
-| `subcall_adapter` | `None` | the model for subcalls and sub-runs; the root's when not given |
-| `adapters` | `{{}}` | more models by name, for `llm_query(..., model=NAME)` |
-| `prices` | `None` | what models charge, by their names: `{{"MODEL": Price(...)}}`; see [budgets](../explanation/budgets.md) |
-| `repl_backend` | `"python"` | `"python"`, `"monty"`, or a function from a `Context` to a `Repl` |
-| `repl_limits` | `ReplLimits()` | what a cell may use, see below |
-| `log` | `None` | a path, `":memory:"`, or an `EventLog`; `None` for `RLM_FSM_LOG` or the user's data directory |
-| `cache` | `None` | replies to subcalls that are given again: `FileCache(FOLDER)`, `"log"`, or an object with `get` and `put`; see [the cache](../explanation/cache.md) |
-| `tools` | `()` | functions that code may call, see [tools](../explanation/tools.md) |
-| `on_approval` | `None` | who is asked for calls that need an approval; `None`: the run waits for `approve` |
-| `repl_extensions`, `doc_tools` | `None` | functions by name, as tools |
-| `event_listener` | `None` | an object with `handle(appended)`, called for every event once it is durable |
-| `logger` | `None` | a `logging.Logger`; `rlm_fsm` when not given |
+Without a `policy` it is `Policy()`, without `repl_limits` `ReplLimits()`: see below.
 """
+
+OUTSIDE = {
+    "adapter": "the model: anything with `complete` or `acomplete`",
+    "model": "a name instead of an adapter: `openai:NAME`, `ollama:NAME`, or a bare name for the "
+    "endpoint of the environment",
+    "subcall_adapter": "the model for subcalls and sub-runs; the root's when not given",
+    "adapters": "more models by name, for `llm_query(..., model=NAME)`",
+    "prices": 'what models charge, by their names: `{"MODEL": Price(...)}`; see '
+    "[budgets](../explanation/budgets.md)",
+    "repl_backend": '`"python"`, `"monty"`, or a function from a `Context` to a `Repl`',
+    "repl_limits": "what a cell may use, see below",
+    "log": 'a path, `":memory:"`, or an `EventLog`; `None` for `RLM_FSM_LOG` or the user\'s data '
+    "directory",
+    "store_context_chars": "the longest context, in characters, whose text is kept in the log; a "
+    "longer one is passed to `resume` again, see [durability](../explanation/durability.md)",
+    "cache": 'replies to subcalls that are given again: `FileCache(FOLDER)`, `"log"`, or an object '
+    "with `get` and `put`; see [the cache](../explanation/cache.md)",
+    "output_type": "the type of the answer, or a JSON schema: answers are checked and made into it,"
+    " see [typed answers](typed-answers.md)",
+    "tools": "functions that code may call, see [tools](../explanation/tools.md)",
+    "on_approval": "who is asked for calls that need an approval; `None`: the run waits for "
+    "`approve`",
+    "repl_extensions": "a function that gives functions by name, as tools; see "
+    "[tools](../explanation/tools.md)",
+    "doc_tools": "functions by name, as tools",
+    "event_listener": "an object with `handle(appended)`, called for every event once it is "
+    "durable",
+    "logger": "a `logging.Logger`; `rlm_fsm` when not given",
+}
+"""Arguments of `RLM` that aren't recorded as they are: what each means."""
 
 EVENTS_HEAD = f"""\
 # Events and effects
@@ -136,20 +150,44 @@ def diagram() -> str:
 
 def options_page() -> str:
     """The options of `RLM`."""
+    taken = {
+        name: repr(parameter.default)
+        for name, parameter in inspect.signature(RLM).parameters.items()
+    }
     sections = [
-        ("Recorded", "rlm_fsm/options.py", "Options"),
         ("Policy: limits", "rlm_fsm/policy.py", "Policy"),
         ("Price: what a model charges", "rlm_fsm/price.py", "Price"),
         ("PriceTier: for long prompts", "rlm_fsm/price.py", "PriceTier"),
         ("ReplLimits: what a cell may use", "effects/repls/base.py", "ReplLimits"),
         ("SnapshotRule: when a session is written down", "effects/repls/base.py", "SnapshotRule"),
     ]
-    parts = [OPTIONS_HEAD]
+    parts = [
+        OPTIONS_HEAD,
+        options_table(
+            "Parts of the outside world",
+            [(name, taken[name], meaning) for name, meaning in OUTSIDE.items()],
+        ),
+        options_table(
+            "Recorded",
+            [
+                # What the caller doesn't give is what counts, not what the field is then.
+                (field, taken.get(field, default), meaning)
+                for field, _, default, meaning in fields_of("rlm_fsm/options.py", "Options")
+            ],
+        ),
+    ]
     for title, path, name in sections:
-        parts.append(f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n")
-        for field, _, default, meaning in fields_of(path, name):
-            parts.append(f"| `{field}` | {_code(default)} | {meaning} |\n")
+        rows = [(field, default, meaning) for field, _, default, meaning in fields_of(path, name)]
+        parts.append(options_table(title, rows))
     return "".join(parts)
+
+
+def options_table(title: str, rows: list[tuple[str, str, str]]) -> str:
+    """A section with a row for each option: its name, its default, its meaning."""
+    head = f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n"
+    return head + "".join(
+        f"| `{name}` | {_code(default)} | {meaning} |\n" for name, default, meaning in rows
+    )
 
 
 def events_page() -> str:

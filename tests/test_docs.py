@@ -1,5 +1,6 @@
 """The documents say what is true: generated pages, examples, links, the README's snippet."""
 
+import inspect
 import re
 import runpy
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from rlm_fsm import RLM
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -21,6 +24,16 @@ def test_generated_pages_are_what_the_code_says():
         env={"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_argument_of_a_run_has_a_row():
+    page = (ROOT / "docs/reference/options.md").read_text(encoding="utf-8")
+    told = page.split("\n## Policy", 1)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", told, re.MULTILINE))
+    parameters = inspect.signature(RLM).parameters
+    assert {name: rows.get(name) for name in parameters} == {
+        name: repr(parameter.default) for name, parameter in parameters.items()
+    }
 
 
 def test_the_readmes_example_prints_what_the_readme_says(
