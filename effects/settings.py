@@ -1,4 +1,4 @@
-"""Environment -> frozen `Settings`. Read by `api` and `cli` only, once per call."""
+"""Environment -> frozen `Settings`: read by `api`, `rlm` and the commands, once per call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

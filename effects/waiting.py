@@ -30,7 +30,8 @@ T = TypeVar("T")
 Job = Callable[[], Coroutine[Any, Any, T]]
 
 PATIENCE_S = 5.0
-"""A cancelled run ends within a second; what takes longer hangs, in a thread of an adapter say."""
+"""A cancelled run waits `leaving.GRACE_S` for its tasks; what takes much longer hangs, in a thread
+of an adapter say."""
 LISTEN_S = 0.1
 """Nobody notices so short a delay of Ctrl-C, and ten wake-ups a second cost nothing."""
 
@@ -117,7 +118,7 @@ class _Task(Generic[T]):
         assert task is not None, "this is a task"
         loop = asyncio.get_running_loop()
         self._running = (loop, task)
-        if _is_main_thread():
+        if is_main_thread():
             _keep_awake(loop)
         if self._cancelled_s is not None:
             raise asyncio.CancelledError("interrupted before it had begun")
@@ -204,7 +205,7 @@ class _Thread(Generic[T]):
 @contextmanager
 def _interruptible(task: _Task[Any]) -> Generator[None]:
     """Let the first Ctrl-C within it cancel a task, and be raised at its end."""
-    if not _is_main_thread():
+    if not is_main_thread():
         yield
     elif (theirs := _one_interrupt()) is not None:
         with theirs.cancels(task.cancel):
@@ -255,7 +256,7 @@ def _is_plain(handler: object) -> bool:
     return is_asyncios or handler is signal.default_int_handler
 
 
-def _is_main_thread() -> bool:
+def is_main_thread() -> bool:
     """Signals are the main thread's."""
     return threading.current_thread() is threading.main_thread()
 

@@ -4,7 +4,7 @@ An adapter turns chat messages into a `ModelResponse`. It needs one method, `com
 `acomplete`; with both, the asynchronous one is used. No base class is needed.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from rlm_fsm.errors import RLMError
 from rlm_fsm.values import Messages, ModelResponse
@@ -39,7 +39,3 @@ class AdapterError(RLMError):
         super().__init__(message)
         self.kind = kind
         self.status = status
-
-
-Meta = dict[str, Any]
-"""Extra facts of a reply, see `ModelResponse.meta`."""

@@ -9,12 +9,11 @@
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from effects.waiting import PATIENCE_S, OneInterrupt
+from effects.waiting import PATIENCE_S, OneInterrupt, is_main_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +28,7 @@ def terminated_like_interrupted() -> Generator[None]:
 
     The handler stays: what follows is to tell how the run ended. `interrupts_restored` ends it.
     """
-    if _is_main_thread():
+    if is_main_thread():
         handler = OneInterrupt(_end_if_late)
         signal.signal(signal.SIGTERM, handler)
         # Else it is ignored, as by nohup, or somebody's own.
@@ -52,7 +51,7 @@ def apart(act: Callable[P, T]) -> Callable[P, T]:
 
 def hear_no_interrupts() -> None:
     """The work is over: what is left is to tell how it ended, which takes a moment."""
-    if not _is_main_thread():
+    if not is_main_thread():
         return
     for number in _SIGNALS:
         handler = signal.getsignal(number)
@@ -71,7 +70,7 @@ def ignore_interrupts() -> None:
 @contextmanager
 def interrupts_restored() -> Generator[None]:
     """Whatever is done with interrupts within it, they are heard as before after it."""
-    if not _is_main_thread():
+    if not is_main_thread():
         yield
         return
     before = [(number, signal.getsignal(number)) for number in _SIGNALS]
@@ -86,8 +85,3 @@ def _end_if_late(since_s: float) -> None:
     """A log survives this, like any death of the program."""
     if since_s > PATIENCE_S:
         os._exit(_CANCELLED)
-
-
-def _is_main_thread() -> bool:
-    """Signals are the main thread's."""
-    return threading.current_thread() is threading.main_thread()

@@ -27,14 +27,6 @@ from rlm_fsm.errors import UsageError
 from rlm_fsm.policy import Policy
 
 OUTPUT_OPTIONS = (LOG, JSON, QUIET, NO_COLOR)
-OPTIONS = (
-    *MODEL_OPTIONS,
-    *LIMIT_OPTIONS,
-    *WORK_OPTIONS,
-    TOOLS,
-    *GUARD_OPTIONS,
-    *OUTPUT_OPTIONS,
-)
 GROUPS = {
     "model": MODEL_OPTIONS,
     "limits": LIMIT_OPTIONS,

@@ -68,7 +68,6 @@ _METHODS = frozenset(_READING.split())
 _CHANGING = frozenset({"append", "add", "extend", "pop"})
 """Methods that change what they belong to, which must be the function's own."""
 _MODULES = frozenset({"re", "math"})
-_Yield = ast.Yield | ast.YieldFrom
 _REFUSED = (
     ast.Global,
     ast.Nonlocal,
