@@ -44,7 +44,7 @@ from rlm_fsm.errors import (
     RunError,
     UsageError,
 )
-from rlm_fsm.event import DERIVED, Event, OnUncertain, RunResumed, RunStarted
+from rlm_fsm.event import DERIVED, CallOutcome, Event, OnUncertain, RunResumed, RunStarted
 from rlm_fsm.fold import advance, branching
 from rlm_fsm.ids import RunId
 from rlm_fsm.options import Options
@@ -224,6 +224,7 @@ def _own_start(
     resumed = RunResumed(
         options=None if options == before.options else options,
         is_fork=True,
+        answered=tuple(event.call_id for event in tail if isinstance(event, CallOutcome)),
         environment=environment,
     )
     return [resumed, *tail]

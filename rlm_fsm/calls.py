@@ -7,16 +7,13 @@ Rules:
    here, and replays the same way.
 2. A budget is checked when a call is next to leave the queue: by the rules of `policy` and
    `needs` it starts, is refused, or waits for a bill, and those behind it wait too.
-3. Sub-runs end before others start: their turns, and what their cells ask for, go before calls
-   that would begin something new; and no more are open at once at a depth than calls may be in
-   flight. Else all of a batch would be open, each with a session, and a limit would find none
-   with an answer.
+3. Which one is next is for `queue` to say: sub-runs end before others start.
 4. A call that starts is announced: `Record(EffectStarted)`, then `CallModel`, in one commit with
    the event that let it out.
 5. Answers go back in the order of the calls, whatever the order in which they came.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pyrsistent import PDeque
 
@@ -31,8 +28,7 @@ from rlm_fsm.event import (
     ModelReplied,
 )
 from rlm_fsm.evolve import evolve
-from rlm_fsm.history import HEAD
-from rlm_fsm.ids import ROOT, CallId, FrameId, depth_of, first_of, frame_of, order_of, turn_id
+from rlm_fsm.ids import ROOT, CallId, FrameId, first_of, frame_of
 from rlm_fsm.needs import (
     breach,
     keeps_to_cost,
@@ -42,7 +38,9 @@ from rlm_fsm.needs import (
     untold_nusd,
     verdict,
 )
+from rlm_fsm.options import Options
 from rlm_fsm.policy import Breach, Need, release, reserve, settle, uncounted
+from rlm_fsm.queue import is_first_turn, next_call, queued
 from rlm_fsm.state import Frame, Pause, Phase, RunState
 from rlm_fsm.values import Outcome, Usage
 
@@ -105,8 +103,8 @@ def lost(call: CallModel) -> ModelFailed:
 
 
 def enqueue(state: RunState, calls: Iterable[CallModel], *, first: bool = False) -> Step:
-    """Queue calls, in front by rule 3, and let out what may start."""
-    return pump(evolve(state, queue=_queued(state, calls, first=first)))
+    """Queue calls, `first` before all that is new, and let out what may start."""
+    return pump(evolve(state, queue=queued(state, calls, first=first)))
 
 
 def pump(state: RunState) -> Step:
@@ -117,14 +115,18 @@ def pump(state: RunState) -> Step:
         return state, ()
     started: list[Effect] = []
     while state.queue and state.in_flight < window:
-        call, rest = state.queue.left, state.queue.popleft()
-        if _begins_too_many(state, call):
+        found = next_call(state)
+        if found is None:
             break
+        call, rest = found
         judged = verdict(state, call)
         if judged is None:
             break
         if isinstance(judged, Need):
-            state, effects = start(state, call, queue=rest, takes=judged)
+            frame = None
+            if is_first_turn(call):
+                frame = evolve(state.frames[call.frame], is_begun=True)
+            state, effects = start(state, call, frame, rest, judged)
         elif call.purpose == "subcall":
             state = evolve(state, queue=rest)
             is_vain = first_of(call.call_id) == call.call_id
@@ -137,25 +139,6 @@ def pump(state: RunState) -> Step:
             effects = (Record(event=_forbidden(call, judged)),)
         started.extend(effects)
     return state, tuple(started)
-
-
-def _begins_too_many(state: RunState, call: CallModel) -> bool:
-    """Whether a call is the first turn of a sub-run that has to wait for others to end."""
-    if not _is_first_turn(call):
-        return False
-    depth = depth_of(call.frame)
-    begun = [
-        frame
-        for frame in state.frames.values()
-        if depth_of(frame.id) == depth and frame.id != call.frame and _is_begun(state, frame)
-    ]
-    return len(begun) >= state.options.max_concurrent_subcalls
-
-
-def _is_begun(state: RunState, frame: Frame) -> bool:
-    """Whether the first turn of a frame has left the queue."""
-    is_first = frame.turns == 1 and frame.phase is Phase.ASKING and len(frame.messages) <= HEAD
-    return not is_first or turn_id(frame.id, 1) in state.calls
 
 
 def unmade(state: RunState, frame_id: FrameId) -> RunState:
@@ -206,34 +189,40 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
 
 
-def made_again(state: RunState, names: Iterable[CallId], *, is_judged: bool) -> Step:
-    """Make these calls of a run that stopped once more, as far as its limits allow it now. They go
-    before all that waits; one of the root's own is judged only on demand, since what it needs
-    hasn't changed."""
-    below: list[CallModel] = []
+def window_shrank(state: RunState, before: Options) -> bool:
+    """Whether fewer calls may be in flight than before."""
+    return state.options.max_concurrent_subcalls < before.max_concurrent_subcalls
+
+
+def made_again(state: RunState, again: Sequence[CallModel], *, is_judged: bool) -> Step:
+    """Make these calls of a run that stopped once more: before all that waits, and where they are
+    judged, as far as its limits allow it now."""
     effects: list[Effect] = []
-    for name in names:
-        call = state.calls[name]
-        takes = takes_a_place(call)
-        state = evolve(
-            state,
-            calls=state.calls.remove(name),
-            in_flight=state.in_flight - takes,
-            spent=release(state.spent, name, below_root=takes),
-        )
-        if takes:
+    below: list[CallModel] = []
+    for call in again:
+        state = _taken_back(state, call)
+        if is_judged and takes_a_place(call):
             below.append(call)
-            continue
-        beyond = breach(state, call) if is_judged else None
-        if beyond is not None:
+        elif is_judged and (beyond := breach(state, call)) is not None:
             effects.append(Record(event=_forbidden(call, beyond)))
-            continue
-        if call.purpose == "turn":
-            state = evolve(state, spent=evolve(state.spent, steps=state.spent.steps - 1))
-        state, more = start(state, call)
-        effects += more
-    state = evolve(state, queue=_queued(state, below, first=True))
+        else:
+            state, more = start(state, call)
+            effects += more
+    state = evolve(state, queue=state.queue.extendleft(reversed(below)))
     return then_pump((state, tuple(effects)))
+
+
+def _taken_back(state: RunState, call: CallModel) -> RunState:
+    """The state in which a call in flight hasn't started yet."""
+    takes = takes_a_place(call)
+    spent = release(state.spent, call.call_id, below_root=takes)
+    is_turn = call.purpose == "turn" and not takes
+    return evolve(
+        state,
+        calls=state.calls.remove(call.call_id),
+        in_flight=state.in_flight - takes,
+        spent=evolve(spent, steps=spent.steps - is_turn),
+    )
 
 
 def wait(state: RunState, frame: Frame, pause: Pause, calls: tuple[CallModel, ...]) -> Step:
@@ -281,7 +270,7 @@ def _delivered(state: RunState, call_id: CallId, outcome: Outcome, *, is_vain: b
         waiting = evolve(waiting, typed=pause.typed.remove(call_id))
     state = put(state, evolve(frame, pause=waiting))
     if pause.backlog:
-        queue = _queued(state, pause.backlog[:1], first=frame.id != ROOT)
+        queue = queued(state, pause.backlog[:1], first=frame.id != ROOT)
         state = evolve(state, queue=queue)
     return state, ()
 
@@ -326,26 +315,6 @@ def limit_reached(frame: FrameId, exceeded: Breach) -> LimitReached:
         allowed=exceeded.allowed,
         used=exceeded.used,
     )
-
-
-def _queued(
-    state: RunState, calls: Iterable[CallModel], *, first: bool = False
-) -> PDeque[CallModel]:
-    """The queue with more calls: `first`, before all that is new, and after what frames that were
-    opened earlier wait for."""
-    more, queue = list(calls), state.queue
-    if not first or not more:
-        return queue.extend(more)
-    older: list[CallModel] = []
-    mine = order_of(more[0].frame)
-    while queue and not _is_first_turn(queue.left) and order_of(queue.left.frame) < mine:
-        older.append(queue.left)
-        queue = queue.popleft()
-    return queue.extendleft(reversed([*older, *more]))
-
-
-def _is_first_turn(call: CallModel) -> bool:
-    return call.call_id == turn_id(call.frame, 1)
 
 
 def _forbidden(call: CallModel, exceeded: Breach) -> HistoryCompacted | LimitReached:

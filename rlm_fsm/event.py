@@ -308,6 +308,8 @@ class RunResumed:
     is_fork: bool = False
     """True at the beginning of a fork: calls in flight at that point are the other run's, and
     none is uncertain."""
+    answered: tuple[CallId, ...] = ()
+    """Calls in flight whose outcomes follow at once: a fork takes them over."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """What runs it now, as in `RunStarted`."""
     frame: FrameId = ROOT
@@ -385,6 +387,9 @@ Event = (
     | RunFinished
 )
 """What can happen, in the order of a run's life."""
+
+CallOutcome = ModelReplied | ModelFailed | ToolReturned | ToolFailed
+"""How a call of a model or a tool ends."""
 
 DERIVED: tuple[type[Derived], ...] = get_args(Derived)
 EVENTS: tuple[type[Event], ...] = get_args(Event)

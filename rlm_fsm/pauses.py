@@ -7,7 +7,7 @@ from typing import assert_never
 from pyrsistent import pmap
 
 from rlm_fsm import budget_line, tool_calls, typed
-from rlm_fsm.calls import IDLE_CHARS, Step, put, resume, wait
+from rlm_fsm.calls import IDLE_CHARS, Step, put, resume, then_pump, wait
 from rlm_fsm.effect import CallModel
 from rlm_fsm.event import CodePaused
 from rlm_fsm.evolve import evolve
@@ -68,7 +68,8 @@ def pause(state: RunState, frame: Frame, event: CodePaused) -> Step:
         return started
     state, effects = started
     state, more = tool_calls.begin(state, frame, tools)
-    return state, effects + more
+    # A frame that waits for people lets others begin.
+    return then_pump((state, effects + more))
 
 
 def _known(

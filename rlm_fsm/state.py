@@ -150,6 +150,8 @@ class Frame:
     max_tokens: int | None = None
     """Completion limit of a sub-run's turns, in tokens; None for the run's `max_tokens`. A call may
     allow more than that, and no less: a turn holds code."""
+    is_begun: bool = False
+    """Whether the first turn of a sub-run has left the queue."""
     context: ContextInfo | None = None
     """What its REPL works on."""
     messages: PVector[Message] = field(default_factory=lambda: pvector())

@@ -5,8 +5,8 @@
    are.
 2. The deadline is the one limit that doesn't wait for a call to be made.
 3. To go on is a row like any other: calls that were in flight are uncertain, what failed is tried
-   again, a limit that was raised gives another turn. A call that is made again is judged again, by
-   the limits that now hold and the bills so far.
+   again, a limit that was raised gives another turn. Where limits have changed, a call is judged
+   again before it is made again.
 """
 
 from rlm_fsm import calls, frames, tool_calls, verdicts
@@ -15,6 +15,7 @@ from rlm_fsm.effect import Record
 from rlm_fsm.event import Cancelled, DeadlinePassed, RunFinished, RunResumed
 from rlm_fsm.evolve import evolve
 from rlm_fsm.numbers import number
+from rlm_fsm.queue import in_order
 from rlm_fsm.state import Frame, Phase, RunState
 
 # -- the end --------------------------------------------------------------------------------------
@@ -68,10 +69,11 @@ def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
     cells = frames.under_way(state)
     state = evolve(state, uncertain=state.uncertain + len(uncertain))
     state, tools = tool_calls.going_on(state, event, before, not_made)
-    again = [n for n in sorted(state.calls) if event.on_uncertain == "retry" or n in not_made]
-    lost = [Record(event=calls.lost(state.calls[n])) for n in sorted(state.calls) if n not in again]
-    is_same = state.options.policy == before.policy
-    state, models = calls.made_again(state, again, is_judged=not is_same)
+    left = [call for call in in_order(state) if call.call_id not in event.answered]
+    again = [c for c in left if event.on_uncertain == "retry" or c.call_id in not_made]
+    lost = [Record(event=calls.lost(call)) for call in left if call not in again]
+    is_judged = state.options.policy != before.policy or calls.window_shrank(state, before)
+    state, models = calls.made_again(state, again, is_judged=is_judged)
     return state, (*lost, *models, *cells, *tools)
 
 

@@ -111,6 +111,8 @@ def going_on(
     effects: list[Effect] = []
     to_ask: list[CallTool] = []
     for call in (state.tools[name] for name in sorted(state.tools)):
+        if call.call_id in event.answered:
+            continue
         if call.call_id not in not_made and not _may_be_made_twice(state.options, call, event):
             effects.append(Record(event=_lost(call)))
         elif is_new(call):

@@ -7,8 +7,9 @@ import pytest
 from machine import Machine, code
 
 from rlm_fsm import fold
-from rlm_fsm.event import RunResumed
+from rlm_fsm.event import CodePaused, RunResumed
 from rlm_fsm.policy import Policy
+from rlm_fsm.values import HostCall
 
 
 def smaller(machine: Machine, **limits: Any) -> RunResumed:
@@ -23,7 +24,7 @@ def test_calls_in_flight_are_made_again_as_far_as_a_smaller_limit_allows_it():
     machine.pause(*(f"p{number}" for number in range(10)))
     machine.cancel()
     machine.send(smaller(machine, max_subcall_tokens=450))
-    assert sorted(machine.state.calls) == ["0.1", "0.10"], "the others wait for their bills"
+    assert sorted(machine.state.calls) == ["0.1", "0.2"], "the others wait for their bills"
     while machine.state.calls:
         machine.reply("A", sorted(machine.state.calls)[0], tokens=101)
     (resumed,) = machine.effects
@@ -90,3 +91,48 @@ def test_a_closing_turn_in_flight_that_a_smaller_limit_forbids_leaves_the_best_a
     machine.cancel()
     machine.send(smaller(machine, max_total_tokens=510))
     assert (machine.state.status, machine.state.output) == ("partial", "clue")
+
+
+def test_calls_that_were_in_flight_go_before_those_that_never_began_whatever_waits():
+    """Under the same limits a resume does what the run would have done."""
+    machine = Machine()
+    machine.start(
+        policy=Policy(max_subcall_tokens=700),
+        subcall_max_tokens=100,
+        max_tokens=100,
+        max_concurrent_subcalls=1,
+        max_recursion_depth=1,
+        subcall_system_prompt="",
+        recursive_subcall_system_prompt="",
+    )
+    machine.reply(code("x"))
+    calls = [HostCall(fn="f", prompt=name, recursive=name == "a") for name in "abc"]
+    machine.send(CodePaused(frame="0", call_id="0.c1", calls=tuple(calls), parallel=True))
+    in_flight = dict(machine.state.calls)
+    assert sorted(in_flight) == ["0.1.m1"]
+    machine.cancel()
+    machine.send(RunResumed())
+    assert dict(machine.state.calls) == in_flight
+
+
+def test_sub_runs_are_made_again_in_the_order_in_which_they_were_opened():
+    machine = Machine()
+    machine.start(max_concurrent_subcalls=12, recursive_subcalls=True, max_recursion_depth=1)
+    machine.reply(code("x"))
+    machine.pause(*(f"p{number}" for number in range(12)))
+    machine.cancel()
+    machine.send(RunResumed())
+    made = [effect.call_id for effect in machine.effects]
+    assert made == [f"0.{number}.m1" for number in range(1, 13)]
+
+
+def test_a_fork_leaves_the_calls_alone_whose_outcomes_it_takes_over():
+    machine = Machine()
+    machine.start(subcall_max_tokens=100, max_tokens=1)
+    machine.reply(code("x"))
+    machine.pause("a", "b")
+    options = replace(machine.state.options, policy=Policy(max_subcall_tokens=1))
+    machine.send(RunResumed(options=options, is_fork=True, answered=("0.1",)))
+    assert sorted(machine.state.calls) == ["0.1"], "0.2 has no room any more"
+    (resumed,) = machine.reply("A", "0.1")
+    assert [outcome.kind for outcome in resumed.outcomes] == ["text", "limit"]

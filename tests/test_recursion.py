@@ -16,13 +16,18 @@ from rlm_fsm import (
     RunResult,
     SqliteLog,
     Usage,
+    approvals,
+    approve,
+    fork,
     replay,
     resume,
     run,
     runs,
+    tool,
 )
-from rlm_fsm.event import EffectStarted, ModelReplied
+from rlm_fsm.event import CodePaused, EffectStarted, ModelReplied
 from rlm_fsm.state import Phase
+from rlm_fsm.values import HostCall
 
 BACKENDS = pytest.mark.parametrize("backend", ["python", "monty"])
 LETTERS = "abcdefghijklmnop"
@@ -308,3 +313,79 @@ def test_sub_runs_end_before_others_start() -> None:
 
 
 BRANCHES = ("0.1", "0.2", "0.3")
+
+
+def send(x: str) -> str:
+    """Sends."""
+    return f"sent {x}"
+
+
+@BACKENDS
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("window", [1, 2, 10])
+def test_more_sub_runs_than_places_that_wait_for_people_are_all_asked_for(
+    window: int, depth: int, backend: str, log: Path
+) -> None:
+    """One that waits for a person takes no place from the others, however deep."""
+    asks = "FINAL(send(P))" if depth == 1 else "FINAL(rlm_query(P + '!', max_tokens=600))"
+    adapter = FakeAdapter()
+    adapter.add_rule("ROOT", code("FINAL(str(rlm_query_batched(['a', 'b', 'c'])))"))
+    adapter.add_rule("P holds 2 characters", code("FINAL(send(P))"))
+    adapter.add_rule("", code(asks))
+    options: dict[str, Any] = {"tools": [tool(send, needs_approval=True)], "log": log}
+    policy = Policy(max_recursion_depth=2)
+    result = run(
+        "ROOT",
+        "ctx",
+        adapter=adapter,
+        max_concurrent_subcalls=window,
+        repl_backend=backend,
+        policy=policy,
+        **options,
+    )
+    assert result.status == "waiting"
+    assert len(approvals(result.run_id, log=log)) == 3
+    approve(result.run_id, log=log)
+    done = resume(result.run_id, adapter=adapter, **options)
+    assert done.status == "finished"
+    assert done.output.count("sent") == 3
+
+
+GATHER = """\
+import asyncio
+r = await asyncio.gather(rlm_query('a'), rlm_query('b'), llm_query('c'), llm_query('d'))
+FINAL(str(r))"""
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_concurrent_subcalls": 1}], ids=["same", "smaller"])
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_a_fork_at_any_event_of_sub_runs_and_plain_calls_ends_alike(
+    window: int, changes: dict[str, Any], log: Path
+) -> None:
+    def model() -> FakeAdapter:
+        adapter = FakeAdapter()
+        adapter.add_rule("You are a sub-LLM of", "plain")
+        adapter.add_rule("ROOT", code(GATHER))
+        adapter.add_rule("1 turn is left", "FINAL: sub")
+        adapter.add_rule("2 turns are left", code("x = llm_query('leaf')"))
+        adapter.add_rule("", code("print(len(P))"))
+        return adapter
+
+    first = run("ROOT", "ctx", adapter=model(), log=log, max_concurrent_subcalls=window)
+    assert first.status == "finished"
+    with SqliteLog(log) as opened:
+        count = len(list(opened.load(first.run_id)))
+    for at in range(1, count):
+        forked = fork(first.run_id, at=at, adapter=model(), log=log, **changes)
+        assert (forked.status, forked.output) == ("finished", first.output), at
+        assert replay(forked.run_id, log=log).output == first.output
+
+
+def test_plain_calls_pass_sub_runs_that_wait_for_others_to_end() -> None:
+    machine = Machine()
+    machine.start(max_recursion_depth=1, max_concurrent_subcalls=1)
+    machine.reply(code("x"))
+    calls = [HostCall(fn="f", prompt=name, recursive=name != "c") for name in "abc"]
+    machine.send(CodePaused(frame="0", call_id="0.c1", calls=tuple(calls), parallel=True))
+    machine.reply(code("y"), "0.1.m1")
+    assert sorted(machine.state.calls) == ["0.3"], "0.1 computes, and 0.2 waits for its end"
