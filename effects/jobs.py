@@ -197,11 +197,11 @@ async def branch(
         before = interpreter.state
         if before.status == "finished":
             raise UsageError(f"at={at}: the run has finished there; fork at an earlier event")
+        begun = next((event.options for event in tail if _starts(event)), before.options)
         if parts.answer_type is not None:
             changes = {**changes, "answer_schema": parts.answer_type.schema}
-        elif before.seq:
-            check_type(parent, None, before.options.answer_schema)
-        begun = next((event.options for event in tail if _starts(event)), before.options)
+        else:
+            check_type(parent, None, begun.answer_schema)
         changes = {**changes, **tools_now(parent, begun, parts.toolbox)}
         options = options_now(begun, changes, parts.adapters, parts.prices)
         sandbox = await sandboxes.checked(parts.backend(options), parts.repl_limits)

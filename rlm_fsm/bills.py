@@ -11,8 +11,8 @@ of long ones (`LONG`) apart: of a short one, much may be the provider's own.
    what all replies had beyond.
 2. It takes *at most* a quarter more for each byte than the densest such prompt (`MARGIN`), what was
    added to any prompt, and all that it may generate, with what the wordiest reply had beyond.
-3. Bills say something of prompts once there were enough of them (`SEEN`). Until then a byte may be
-   a token.
+3. Bills say something of prompts of a kind once there were enough of them (`SEEN`). Until then a
+   byte may be a token.
 4. Without a price, a token is expected to cost what the cheapest one so far did, and at most what
    the dearest did: providers charge several times more for what is generated than for what is
    sent, and long prompts are cheaper by the token. What a prompt costs isn't known before rule 3.
@@ -33,7 +33,7 @@ from rlm_fsm.values import Usage, estimate_tokens
 EXTRA_TOKENS = 100
 """Tokens of a prompt that providers may add to its text, however long that is: roles, templates."""
 SEEN = 2_000
-"""Bytes that an adapter must have charged for."""
+"""Bytes of prompts of one kind that an adapter must have charged for."""
 LONG = 1_000
 """Bytes of a prompt that is a long one."""
 DENSE = 1.0
@@ -207,7 +207,7 @@ def expected_reply(bills: Bills, max_tokens: int) -> int:
 def at_most(bills: Bills, size: int, max_tokens: int) -> Size:
     """What a call with a prompt of so many bytes may take, by rule 2."""
     prompt = bills.of(size).at_most(size) + bills.added
-    return Size(prompt, max_tokens + max(bills.overrun, bills.least_overrun or 0))
+    return Size(prompt, max_tokens + bills.overrun)
 
 
 def _times(cost_usd: float | None, price: Price | None, usage: Usage) -> float:

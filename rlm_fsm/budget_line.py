@@ -53,8 +53,8 @@ def report(state: RunState, frame: Frame) -> str:
     return json.dumps(left(state, frame))
 
 
-def line(state: RunState, frame: Frame) -> str:
-    """The line for the frame's next turn; empty when no limit matters."""
+def line(state: RunState) -> str:
+    """The line for the next turn of a frame; empty when no limit matters."""
     policy, spent = state.options.policy, state.spent
     told: list[str] = []
     few = policy.max_subcalls <= FEW_SUBCALLS

@@ -9,7 +9,6 @@
     |   |   +-- ModelAuthError             ... refuses the key
     |   |   +-- ModelTimeoutError          ... doesn't answer in time
     |   +-- ReplError                      no REPL could be had
-    |   +-- RunCancelled                   somebody stopped it
     |   +-- PolicyError (also RuntimeError)   a limit, with on_limit="raise"
     |       +-- MaxStepsExceeded  MaxSubcallsExceeded  MaxRecursionExceeded  MaxTokensExceeded
     |       +-- MaxCostExceeded  MaxSecondsExceeded
@@ -91,10 +90,6 @@ class ModelTimeoutError(ModelError):
 
 class ReplError(RunError):
     """No REPL could be had to run code in."""
-
-
-class RunCancelled(RunError):
-    """Somebody stopped the run."""
 
 
 class PolicyError(RunError, RuntimeError):

@@ -1,9 +1,9 @@
 """What many subcalls would take, before the first one: a host call of kind ``forecast``.
 
 Code names the calls that it is about to make by number and size; the state knows prices, limits and
-what was spent. The estimate is what the calls are expected to take (`bills`), all of them together:
-every reply as long as it may be. What doesn't fit into what is left is a ``limit``, so
-that nothing is paid for half of the answers. Forecasts of one pause are judged one after the
+what was spent. The estimate is what the calls are expected to take (`bills`), all of them together;
+one of them may take more. What doesn't fit into what is left is a ``limit``, so that nothing is
+paid for half of the answers. Forecasts of one pause are judged one after the
 other, each beside those before it that fit: code that is told of them asks for all of them. They
 are judged beside what other frames have asked for, too.
 """
@@ -71,9 +71,7 @@ def _judged(
     if exceeded is not None:
         cost = "" if nusd is None else f", {usd(nusd / NANO_USD)}"
         take = "takes" if count == 1 else "take"
-        all_of = (
-            f"{counted(count, 'subcall')} {take} at most about {counted(tokens, 'token')}{cost}"
-        )
+        all_of = f"{counted(count, 'subcall')} {take} about {counted(tokens, 'token')}{cost}"
         more = f", {counted(before, 'other')} about to be asked" if before else ""
         no_room = f"{all_of}{more}, and the limit {exceeded} leaves no room for them"
         return Outcome("limit", no_room, exceeded.limit), 0, NOTHING

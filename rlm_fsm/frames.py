@@ -222,7 +222,7 @@ def under_way(state: RunState) -> tuple[RunCode | ResumeCode | ReadVariable | Ch
 
 def with_budget(state: RunState, frame: Frame) -> Frame:
     """The frame whose next message also says what is left of the limits that matter."""
-    line = budget_line.line(state, frame) if state.options.tell_budget else ""
+    line = budget_line.line(state) if state.options.tell_budget else ""
     return evolve(frame, news=f"{frame.news}\n\n{line}") if line else frame
 
 

@@ -132,7 +132,7 @@ class AwaitsContract(Driving):
             ["forecast", "subcall"],
             ["subcall"] * 2,
         ]
-        line = "map_chunks: 2 subcalls, at most about 1,200 tokens, $0.5000\n"
+        line = "map_chunks: 2 subcalls, about 1,200 tokens, $0.5000\n"
         assert result.stdout == f"{line}['A', 'B']\n{line}[['C', 'D'], 'X']\n"
 
     def test_data_of_a_schema_can_be_awaited(self) -> None:

@@ -38,14 +38,14 @@ class CombinatorsContract(Driving):
             "Question: who?\nSnippet:\na",
             "Question: who?\nSnippet:\nb",
         ]
-        line = "map_chunks: 2 subcalls, at most about 1,200 tokens, $0.5000"
+        line = "map_chunks: 2 subcalls, about 1,200 tokens, $0.5000"
         assert result.stdout == f"1\n{line}\n['A', 'B']\n"
 
     def test_reduce_tree_pauses_once_a_level(self) -> None:
         code = "print(reduce_tree([f't{i}' for i in range(9)], 'who?', fan_in=3))"
         pauses, result = self.pauses(code, says)
         assert kinds(pauses) == [("forecast", 1), ("subcall", 3), ("subcall", 1)]
-        line = "reduce_tree: at most 4 subcalls in 2 levels, at most about 1,200 tokens, $0.5000"
+        line = "reduce_tree: at most 4 subcalls in 2 levels, about 1,200 tokens, $0.5000"
         assert result.stdout == f"{line}\nT8\n"
 
     def test_classify_all_gives_a_label_for_each_item(self) -> None:

@@ -14,8 +14,10 @@ from rlm_fsm.bills import (
     NO_BILLS,
     USUAL_REPLY,
     Bills,
+    Size,
     at_most,
     expected,
+    expected_prompts,
 )
 from rlm_fsm.codec import effect_hash
 from rlm_fsm.effect import CallModel, CallTool
@@ -214,6 +216,12 @@ def test_a_run_with_much_room_for_replies_goes_on_by_what_they_have():
     assert machine.frame().limit is None
 
 
+def test_what_is_added_to_each_prompt_is_expected_of_each_of_many():
+    bills = billed((50, 650, 10), (60, 660, 10))
+    assert expected_prompts(bills, 500, 10) == 125 + 10 * 500
+    assert expected_prompts(bills, 0, 0) == 0
+
+
 BILLS = st.lists(
     st.tuples(st.integers(0, 5_000), st.integers(0, 6_000), st.integers(0, 300)), max_size=5
 )
@@ -244,3 +252,12 @@ def test_calls_that_cost_more_than_by_their_price_are_set_aside_for_as_many_time
     cheap = bills.with_one(4_000, 100, Usage(1_000, 100, 1_100), 0.0001, price)
     assert cheap.dearer == bills.dearer, "the dearest counts"
     assert NO_BILLS.with_one(0, 100, Usage(0, 0, 0), 1.0, price).dearer == 1
+    assert NO_BILLS.as_odd_as([cheap]).dearer == bills.dearer
+
+
+def test_without_a_price_what_a_prompt_costs_is_not_known_before_enough_were_billed():
+    size = Size(1_000, 100)
+    few = NO_BILLS.with_one(100, 100, Usage(25, 75, 100), 0.001)
+    assert few.expected_nusd(size) == 1_000_000, "of 100 tokens at 0.00001 USD"
+    enough = few.with_one(4_000, 100, Usage(1_000, 100, 1_100), 0.011)
+    assert enough.expected_nusd(size) == 11_000_000

@@ -466,6 +466,9 @@ def test_what_siblings_have_in_flight_is_gone_as_far_as_it_is_expected():
     (resumed,) = ask_budget(machine, frame="0.3")
     left_tokens = json.loads(resumed.outcomes[0].text)["tokens"]
     assert machine.state.spent.reserved_tokens > 96_000
+    below = replace(machine.state.options, policy=Policy(max_subcall_tokens=200_000))
+    report = left(replace(machine.state, options=below), machine.frame("0.3"))
+    assert 190_000 < (report["subcall_tokens"] or 0) < 200_000 - 3 * 1_024
     assert 180_000 < left_tokens < 200_000 - 3 * 1_024
 
 
@@ -485,6 +488,31 @@ def test_the_model_is_told_of_limits_that_matter_and_of_no_others():
     machine = begun()
     machine.ran("clue")
     assert "budget" not in told(machine)
+
+
+def test_tokens_of_subcalls_are_told_whenever_they_are_limited():
+    machine = begun(Policy(max_subcall_tokens=1_000_000))
+    machine.ran("clue")
+    assert "1,000,000 of 1,000,000 tokens of subcalls" in told(machine)
+
+
+def test_a_forecast_counts_the_replies_that_later_prompts_hold():
+    machine = begun(subcall_system_prompt="", subcall_max_tokens=100)
+    tokens = []
+    for replies in (0, 5):
+        asked = json.dumps({"calls": 3, "chars": 300, "replies": replies})
+        (resumed,) = machine.pause(asked, kind="forecast")
+        tokens.append(json.loads(resumed.outcomes[0].text)["tokens"])
+    assert tokens == [3 * 25 + 300, 3 * 25 + 300 + 5 * 100]
+
+
+def test_what_was_charged_in_all_stops_calls_that_are_expected_to_cost_nothing():
+    """As of an adapter that tells no cost, under a limit that others have reached."""
+    machine = begun(Policy(max_cost_usd=0.1), prices=priced(0, 0))
+    machine.pause("a")
+    machine.reply("A", cost_usd=0.2)
+    (resumed,) = machine.pause("b")
+    assert [outcome.kind for outcome in resumed.outcomes] == ["limit"]
 
 
 def test_tokens_and_subcalls_are_told_once_half_of_them_is_gone():

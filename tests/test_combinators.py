@@ -271,7 +271,7 @@ def test_a_run_says_what_it_asks_pays_no_subcall_for_it_and_replays(
     result, events = answered(code, tmp_path / "log", repl_backend=backend, prices=prices)
     assert (result.output, result.usage.subcalls) == ("yes", 4)
     (cell,) = [event for event in events if isinstance(event, CodeExecuted)]
-    assert cell.stdout.startswith("reduce_tree: at most 4 subcalls in 2 levels, at most about ")
+    assert cell.stdout.startswith("reduce_tree: at most 4 subcalls in 2 levels, about ")
     told = float(cell.stdout.rpartition("$")[2])
     paid = sum(
         prices["small"].cost_usd(event.usage)
@@ -305,7 +305,7 @@ def test_a_tree_that_does_not_fit_is_refused_before_its_first_call(
     options = {"policy": policy, "repl_backend": backend, "max_tokens": 100}
     prices = {"fake": Price(prompt_usd_per_mtok=0, completion_usd_per_mtok=0), "small": price}
     result, _ = answered(code, tmp_path / "log", prices=prices, **options)
-    assert result.output.startswith("reduce_tree: 4 subcalls take at most about ")
+    assert result.output.startswith("reduce_tree: 4 subcalls take about ")
     assert limit in result.output
     assert result.output.endswith("leaves no room for them. Nothing was asked.")
     assert result.usage.subcalls == 0

@@ -150,7 +150,7 @@ def failing(*places: int, reply: str = "fine") -> Callable[[Ask], list[Answer]]:
         (failing(3), "abcd", "[ERROR] down 3", "1 of 3 subcalls failed: down 3"),
         (failing(1), "ab", "[ERROR] down 1", "1 of 1 subcall failed: down 1"),
         (failing(1, reply="NO_ANSWER"), "abcd", "NO_ANSWER", "1 of 2 subcalls failed: down 1"),
-        (failing(reply="NO_ANSWER"), "abcd", "NO_ANSWER", "at most about 1 token"),
+        (failing(reply="NO_ANSWER"), "abcd", "NO_ANSWER", "about 1 token"),
         (failing(), ["[ERROR] gone", " ", "[ERROR] down"], "[ERROR] gone", None),
         (failing(), ["[ERROR] gone", "no_answer."], "NO_ANSWER", None),
     ],
@@ -206,7 +206,7 @@ def test_functions_that_are_awaited_together_fit_together_or_the_later_is_refuse
         repl_backend=backend,
         policy=Policy(max_subcalls=10),
     )
-    assert result.output.startswith("[6, 'map_chunks: 5 subcalls take at most about ")
+    assert result.output.startswith("[6, 'map_chunks: 5 subcalls take about ")
     assert "6 others about to be asked, and the limit max_subcalls: 11 of 10" in result.output
     assert result.output.endswith(" Nothing was asked.', 4]")
     assert result.usage.subcalls == 10

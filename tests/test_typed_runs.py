@@ -1,7 +1,8 @@
 """Whole runs with types: real sessions, a real log, both backends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -306,3 +307,16 @@ def test_rlm_query_takes_no_schema(path: Path):
     )
     result = run("q", "t", adapter=FakeAdapter(script=[code(cell)]), log=path)
     assert "takes no schema" in result.output
+
+
+@pytest.mark.parametrize("edit", [None, lambda event: replace(event, query="another")])
+def test_a_fork_at_the_first_event_has_to_be_given_the_type_too(edit: Any, path: Path):
+    """Before anything is paid for, and before anything of it is in the log."""
+    first = run("q", "t", adapter=FakeAdapter(script=["FINAL: 5"]), output_type=int, log=path)
+    adapter = FakeAdapter(script=["FINAL: 6"])
+    with pytest.raises(UsageError, match="output_type"):
+        fork(first.run_id, at=1, edit=edit, adapter=adapter, log=path)
+    assert adapter.call_log == []
+    assert len(runs(path)) == 1
+    forked = fork(first.run_id, at=1, edit=edit, adapter=adapter, output_type=int, log=path)
+    assert forked.value == 6

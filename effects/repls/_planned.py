@@ -75,7 +75,7 @@ def forecast(
     is_tree = plan.levels > 1
     at_most, plural = ("at most ", f" in {plan.levels} levels") if is_tree else ("", "")
     calls, tokens = _words.counted(plan.calls, "subcall"), _words.counted(told["tokens"], "token")
-    return f"{fn}: {at_most}{calls}{plural}, at most about {tokens}{cost}"
+    return f"{fn}: {at_most}{calls}{plural}, about {tokens}{cost}"
 
 
 def chars(head: int, mark: str, sizes: Iterable[int]) -> int:
