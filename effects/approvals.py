@@ -5,20 +5,19 @@ before the run is resumed. So whoever approves needs neither the run's functions
 """
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from effects.jobs import open_log
 from effects.log.base import EventLog
 from effects.rlm import LogLike, log_of
-from effects.tools.toolbox import ApprovalRequest, parsed
+from effects.tools.requests import requested, requests
+from effects.tools.toolbox import ApprovalRequest
 from rlm_fsm.errors import UsageError
-from rlm_fsm.event import ApprovalGiven, CodePaused, Event
+from rlm_fsm.event import ApprovalGiven, Event
 from rlm_fsm.fold import advance
-from rlm_fsm.ids import CallId, RunId, host_call_id
-from rlm_fsm.reducer import step
-from rlm_fsm.state import INITIAL, RunState
-from rlm_fsm.values import HostCall
+from rlm_fsm.ids import RunId
+from rlm_fsm.state import RunState
 
 
 def approve(
@@ -44,7 +43,7 @@ def approve(
         name = opened.find(run_id)
         stack.enter_context(opened.lead(name))
         events = [logged.event for logged in opened.load(name)]
-        state, found = _requests(name, events)
+        state, found = requested(name, events)
         chosen = _chosen(name, state, found, calls)
         who = _user() if by is None else by
         given = [
@@ -68,34 +67,6 @@ def approvals(run_id: str, *, log: LogLike = None) -> tuple[ApprovalRequest, ...
         opened = open_log(log_of(run_id, log), stack)
         name = opened.find(run_id)
         return requests(name, (logged.event for logged in opened.load(name)))
-
-
-def requests(run_id: RunId, events: Iterable[Event]) -> tuple[ApprovalRequest, ...]:
-    """The calls of a run for which a person is asked, from its events."""
-    return _requests(run_id, events)[1]
-
-
-def _requests(
-    run_id: RunId, events: Iterable[Event]
-) -> tuple[RunState, tuple[ApprovalRequest, ...]]:
-    state, asked = INITIAL, dict[CallId, HostCall]()
-    for event in events:
-        if isinstance(event, CodePaused):
-            first = state.frames[event.frame].host_calls + 1
-            named = {host_call_id(event.frame, n): c for n, c in enumerate(event.calls, first)}
-            asked |= {name: call for name, call in named.items() if call.kind == "tool"}
-        state, _ = step(state, event)
-    found = [
-        ApprovalRequest(
-            run_id=run_id,
-            call_id=name,
-            tool=approval.call.tool,
-            arguments=parsed(asked[name].prompt),
-            is_approved=None if approval.given is None else approval.given.is_approved,
-        )
-        for name, approval in sorted(state.approvals.items())
-    ]
-    return state, tuple(found)
 
 
 def _chosen(

@@ -79,7 +79,7 @@ class RunResult:
     @cached_property
     def approvals(self) -> "tuple[ApprovalRequest, ...]":
         """The calls of tools for which a run that waits asks a person."""
-        from effects.approvals import requests
+        from effects.tools.requests import requests
 
         return requests(self.run_id, self._events()) if self.status == "waiting" else ()
 

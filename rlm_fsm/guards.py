@@ -1,7 +1,9 @@
-"""Pure refusals: may this frame end with an answer now? If not, why.
+"""Pure refusals: may this frame end with an answer now, is what a variable holds one, and has it
+gone on for too long? If not, why.
 
-A refusal becomes a `GuardTripped` event and the model is told the reason. Guards hold for the
-root only: a sub-run answers its parent, which has guards of its own.
+A refusal becomes a `GuardTripped` event and the model is told the reason. Guards on answers, values
+and steps hold for the root only: a sub-run answers its parent, which has guards of its own. The
+limits on invalid replies, errors and loops hold for sub-runs too.
 """
 
 import re

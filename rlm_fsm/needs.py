@@ -7,6 +7,9 @@
    batch that is beyond a limit leaves its replies to a model that can still speak, and
    ``on_limit="finalize"`` has its last call. The root's first turn keeps no room, for there is
    nothing yet to be answered from, nor do its turns with ``on_limit="raise"``.
+3. A call below the root starts where it fits beside those in flight, whatever all of them take.
+   Else it waits for their bills, and when it would go alone it is judged by what it is expected to
+   take (`verdict`).
 """
 
 from collections.abc import Mapping

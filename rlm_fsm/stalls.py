@@ -2,7 +2,8 @@
 
 Rules:
 
-1. Each is a `GuardTripped` with its reason, named after the option that asked for it.
+1. Each is a `GuardTripped` with its reason, named after the option that asked for it; ``no_answer``
+   after the word that the watched variable holds.
 2. To give up (`GIVES_UP`) is to run `fallback_code`, and to fail without it. Its answer is the
    run's, guards or not.
 3. A guard that presses (`PRESSES`) runs the code too. Without any, or once it has run, the model is

@@ -1,6 +1,7 @@
 """The core stays pure, and the directions between the rooms hold."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,34 @@ def test_the_interpreter_knows_no_concrete_backend():
     concrete = ("effects.log.sqlite", "effects.repls.python", "effects.repls.monty", "httpx")
     names = [name for _, name in imports(ROOT / "effects" / "interpreter.py")]
     assert not [name for name in names if name in concrete]
+
+
+def core_map() -> list[str]:
+    """The modules of the core in the order of the map in docs/explanation/design.md; what stands in
+    parentheses stands before what is made of it."""
+    page = (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
+    core = page.split("```text\n")[1].split("\neffects ")[0].removeprefix("rlm_fsm ")
+    core = re.sub(r"(\w+)\(([^)]*)\)", r"\2 \1", core.split(": events ->")[0])
+    return re.findall(r"\w+", core)
+
+
+def core_imports(path: Path) -> list[tuple[int, str]]:
+    """Line and name of each module of the core that a file imports."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "rlm_fsm":
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlm_fsm."):
+            found.append((node.lineno, (node.module or "").split(".")[1]))
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rlm_fsm").rglob("*.py")), ids=lambda p: p.name)
+def test_the_core_imports_only_what_stands_before_on_the_map(path: Path):
+    """As docs/explanation/design.md draws it: arrows go one way."""
+    order, room = core_map(), path.relative_to(ROOT / "rlm_fsm").with_suffix("").parts[0]
+    if (path.name in FACE and room not in order) or room == "_version":
+        return
+    before = {*order[: order.index(room)], room}
+    wrong = [f"{line}: {name}" for line, name in core_imports(path) if name not in before]
+    assert wrong == []

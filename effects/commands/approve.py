@@ -47,16 +47,13 @@ def approve(arguments: Namespace, environment: Mapping[str, str]) -> int:
     from effects.commands.conclude import resume_command
     from effects.rlm import log_target
     from effects.settings import read_settings
+    from effects.tools.requests import requests
 
     terminal = Terminal(arguments)
     log = str(log_target(arguments.log))
     record = read_record(log, arguments.run)
     record.check()
-    waiting = [
-        item
-        for item in approvals.requests(record.run_id, record.events)
-        if item.is_approved is None
-    ]
+    waiting = [item for item in requests(record.run_id, record.events) if item.is_approved is None]
     if len(waiting) > 1 and not arguments.calls and not arguments.all:
         raise UsageError(
             f"run {record.run_id} waits with {len(waiting)} calls: name one or more, or give "

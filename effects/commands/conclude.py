@@ -59,7 +59,7 @@ class Conclusion:
     @property
     def approvals(self) -> "tuple[ApprovalRequest, ...]":
         """The calls of tools for which a run that waits asks a person."""
-        from effects.approvals import requests
+        from effects.tools.requests import requests
 
         if self.state.status != "waiting":
             return ()

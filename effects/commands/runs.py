@@ -66,10 +66,10 @@ def list_runs(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Print the steps of a run; the exit code is 1 for a damaged one."""
-    from effects.approvals import requests
     from effects.result import usage_of
     from effects.rlm import log_target
     from effects.settings import read_settings
+    from effects.tools.requests import requests
     from rlm_fsm.trace import trace
 
     terminal = Terminal(arguments)
@@ -120,8 +120,8 @@ def show(arguments: Namespace, environment: Mapping[str, str]) -> int:
 
 def _advice(record: Record, log: str, default_log: str) -> str:
     """How to go on with a run; nothing for one that has finished or is damaged."""
-    from effects.approvals import requests
     from effects.commands.conclude import log_option, resume_command
+    from effects.tools.requests import requests
 
     if record.state.status == "finished" or record.damage is not None:
         return ""
