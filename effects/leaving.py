@@ -64,6 +64,6 @@ def leave(task: _Task) -> None:
     """
     _LEFT.add(task)
     task.add_done_callback(_LEFT.discard)
-    asyncio._unregister_task(task)  # pyright: ignore[reportPrivateUsage]
-    with suppress(AttributeError):  # where Python has it no more, it only says so
+    with suppress(AttributeError):  # where Python has these no more, it waits, or says so
+        asyncio._unregister_task(task)  # pyright: ignore[reportPrivateUsage]
         task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -23,14 +23,13 @@ def next_call(state: RunState) -> tuple[CallModel, PDeque[CallModel]] | None:
     first = state.queue.left
     if not _begins_too_many(state, first):
         return first, state.queue.popleft()
-    others = (call for call in state.queue if not is_first_turn(call))
-    later = next(others, None)
+    later = next((call for call in state.queue if not _begins(state, call)), None)
     return None if later is None else (later, state.queue.remove(later))
 
 
 def _begins_too_many(state: RunState, call: CallModel) -> bool:
     """Whether a call would begin a sub-run that has to wait for others to end."""
-    if not is_first_turn(call) or state.frames[call.frame].is_begun:
+    if not _begins(state, call):
         return False
     depth = depth_of(call.frame)
     begun = [
@@ -39,6 +38,11 @@ def _begins_too_many(state: RunState, call: CallModel) -> bool:
         if frame.is_begun and depth_of(frame.id) == depth and not _waits_for_people(state, frame)
     ]
     return len(begun) >= state.options.max_concurrent_subcalls
+
+
+def _begins(state: RunState, call: CallModel) -> bool:
+    """Whether a call would begin a sub-run. One that is made again has begun it before."""
+    return is_first_turn(call) and not state.frames[call.frame].is_begun
 
 
 def _waits_for_people(state: RunState, frame: Frame) -> bool:

@@ -7,7 +7,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,24 @@ def environment(log: Path, extra: Mapping[str, str] | None = None) -> dict[str, 
     """The environment of a program: this one, a log and a key."""
     kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     return {**kept, "RLM_FSM_LOG": str(log), "LLM_API_KEY": KEY, "TERM": "xterm", **(extra or {})}
+
+
+@contextmanager
+def running(code: str, *arguments: str, log: Path) -> Generator["subprocess.Popen[str]"]:
+    """A program of Python code in a process of its own, which doesn't outlive the test."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT_DIR,
+        env=environment(log),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def start(

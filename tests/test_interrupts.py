@@ -3,17 +3,16 @@
 import asyncio
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from cli_driving import KEY, ROOT_DIR, environment, recorded, wait_until
+from cli_driving import KEY, recorded, running, wait_until
 from loopback import ChatServer, Respond
 
 from effects import waiting
@@ -116,22 +115,11 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log.sqlite"
 
 
-@contextmanager
-def start(program: str, server: ChatServer, log: Path) -> Generator["subprocess.Popen[str]"]:
-    """A program in a process of its own, which doesn't outlive the test."""
-    with subprocess.Popen(
-        [sys.executable, "-c", CALLS + program, server.base_url],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT_DIR,
-        env=environment(log),
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def start(
+    program: str, server: ChatServer, log: Path
+) -> AbstractContextManager["subprocess.Popen[str]"]:
+    """A program that knows the server."""
+    return running(CALLS + program, server.base_url, log=log)
 
 
 def is_cancelled(log: Path) -> bool:

@@ -4,8 +4,6 @@ import asyncio
 import gc
 import logging
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_driving import ROOT_DIR, environment, recorded
+from cli_driving import recorded, running
 from machine import Machine, code
 
 from effects import leaving
@@ -366,24 +364,13 @@ print(result.status)
 @pytest.mark.parametrize("how", ["deadline", "ctrl-c"])
 @pytest.mark.parametrize("call", ["run", "arun"])
 def test_a_program_whose_calls_do_not_end_ends(how: str, call: str, log: Path):
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, how, call],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT_DIR,
-        env=environment(log),
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "asked\n"
-            assert process.stdout.readline() == "asked\n"
-            if how == "ctrl-c":
-                process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
+    with running(PROGRAM, how, call, log=log) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        assert process.stdout.readline() == "asked\n"
+        if how == "ctrl-c":
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
     (info,) = runs(log)
     if how == "ctrl-c":
         assert (process.returncode, info.status) == (-signal.SIGINT, "cancelled"), err

@@ -5,15 +5,13 @@ import contextvars
 import gc
 import logging
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_driving import ROOT_DIR, environment, recorded
+from cli_driving import recorded, running
 from machine import code
 
 from effects.tools import apart
@@ -398,23 +396,12 @@ print(result.output)
 @pytest.mark.parametrize("how", ["timeout", "ctrl-c"])
 @pytest.mark.parametrize("more", [(), ("arun",)])
 def test_a_program_whose_tool_does_not_end_ends(how: str, more: tuple[str, ...], log: Path):
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, how, *more],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT_DIR,
-        env=environment(log),
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begun\n"
-            if how == "ctrl-c":
-                process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
+    with running(PROGRAM, how, *more, log=log) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        if how == "ctrl-c":
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
     (info,) = runs(log)
     if how == "ctrl-c":
         assert (process.returncode, info.status) == (-signal.SIGINT, "cancelled"), err
