@@ -38,7 +38,6 @@ from rlm_fsm.needs import (
     untold_nusd,
     verdict,
 )
-from rlm_fsm.options import Options
 from rlm_fsm.policy import Breach, Need, release, reserve, settle, uncounted
 from rlm_fsm.queue import is_first_turn, next_call, queued
 from rlm_fsm.state import Frame, Pause, Phase, RunState
@@ -187,11 +186,6 @@ def ended(state: RunState, event: ModelReplied | ModelFailed) -> tuple[RunState,
         spent = evolve(spent, unknown_nusd=spent.unknown_nusd + untold)
     calls = state.calls.remove(event.call_id)
     return evolve(state, calls=calls, in_flight=state.in_flight - takes, spent=spent), call
-
-
-def window_shrank(state: RunState, before: Options) -> bool:
-    """Whether fewer calls may be in flight than before."""
-    return state.options.max_concurrent_subcalls < before.max_concurrent_subcalls
 
 
 def made_again(state: RunState, again: Sequence[CallModel], *, is_judged: bool) -> Step:

@@ -72,7 +72,9 @@ def on_live_run_resumed(state: RunState, frame: Frame, event: RunResumed) -> Ste
     left = [call for call in in_order(state) if call.call_id not in event.answered]
     again = [c for c in left if event.on_uncertain == "retry" or c.call_id in not_made]
     lost = [Record(event=calls.lost(call)) for call in left if call not in again]
-    is_judged = state.options.policy != before.policy or calls.window_shrank(state, before)
+    now = state.options
+    is_judged = now.policy != before.policy
+    is_judged |= now.max_concurrent_subcalls < before.max_concurrent_subcalls
     state, models = calls.made_again(state, again, is_judged=is_judged)
     return state, (*lost, *models, *cells, *tools)
 
